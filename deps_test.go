@@ -1,6 +1,5 @@
 package lowrank_test
 
-
 import (
 	_ "github.com/james-bowman/sparse"
 	_ "github.com/rogpeppe/go-internal/testscript"

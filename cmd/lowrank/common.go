@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/internal/progress"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// modelFlags are the flags of every command that reads a network.
+type modelFlags struct {
+	strideFirst bool
+	threads     int
+	json        bool
+}
+
+func (f *modelFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
+	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
+	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
+}
+
+// read reads a file and refuses NaN and infinities, which no decomposition and
+// no network can use.
+func readFinite(path string) (*model.StateDict, error) {
+	sd, err := model.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := sd.CheckFinite(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return sd, nil
+}
+
+func (f *modelFlags) net(path string) (*resnet.Net, error) {
+	sd, err := readFinite(path)
+	if err != nil {
+		return nil, err
+	}
+	net, err := resnet.Load(sd, resnet.Options{StrideFirst: f.strideFirst})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return net, nil
+}
+
+// dataFlags are the flags of every command that reads images.
+type dataFlags struct {
+	data  string
+	split string
+	limit int
+	batch int
+}
+
+func (f *dataFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class)")
+	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
+	cmd.Flags().IntVar(&f.limit, "limit", 0, "use the first N images only, 0 for all")
+	cmd.Flags().IntVar(&f.batch, "batch", 0, "images run at a time, 0 for a default")
+}
+
+// open opens the data; close it after use.
+func (f *dataFlags) open() (dataset.Set, func(), error) {
+	if f.split != "test" && f.split != "train" {
+		return nil, nil, usagef("--split %q; want test or train", f.split)
+	}
+	if f.limit < 0 {
+		return nil, nil, usagef("--limit %d; want a number of images, or 0 for all", f.limit)
+	}
+	set, err := dataset.Open(f.data, dataset.Options{Split: dataset.Split(f.split), Limit: f.limit})
+	if err != nil {
+		return nil, nil, err
+	}
+	done := func() {}
+	if c, ok := set.(io.Closer); ok {
+		done = func() { _ = c.Close() } // opened for reading only
+	}
+	return set, done, nil
+}
+
+// evaluate scores net on set with a progress line.
+func evaluate(cmd *cobra.Command, net *resnet.Net, set dataset.Set, what string, batch, threads int) (resnet.Score, error) {
+	p, err := net.Compile()
+	if err != nil {
+		return resnet.Score{}, err
+	}
+	line := progressLine(cmd, what)
+	defer line.Done()
+	return resnet.Evaluate(cmd.Context(), p, set, resnet.EvalOptions{
+		Batch: batch, Workers: threads,
+		Progress: func(done, total int) { line.Update(done, total, "images") },
+	})
+}
+
+// progressLine shows progress on standard error, and nothing where that has
+// been redirected by a caller of run.
+func progressLine(cmd *cobra.Command, what string) *progress.Line {
+	if f, ok := cmd.ErrOrStderr().(*os.File); ok {
+		return progress.New(f, what)
+	}
+	return nil
+}
+
+// checkOutput refuses to overwrite before any work is done.
+func checkOutput(path string, force bool) error {
+	if path == "" || force {
+		return nil
+	}
+	switch _, err := os.Lstat(path); {
+	case err == nil:
+		return fmt.Errorf("%s exists; --force overwrites it", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// table prints rows in aligned columns, the first row being the heading; the
+// first column is text, the others are numbers or short words.
+func table(w io.Writer, rows [][]string) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		for i, cell := range row {
+			if i > 0 {
+				fmt.Fprint(tw, "\t")
+			}
+			fmt.Fprint(tw, cell)
+		}
+		fmt.Fprintln(tw)
+	}
+	_ = tw.Flush() // the writer below reports its own failures
+}
+
+// count prints n with separators, 11,689,512.
+func count[T int | int64](n T) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// times prints how many times smaller after is than before.
+func times[T int | int64](before, after T) string {
+	if after == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2fx", float64(before)/float64(after))
+}
+
+func ranks(r []int) string {
+	if len(r) == 0 {
+		return "-"
+	}
+	s := fmt.Sprint(r[0])
+	for _, v := range r[1:] {
+		s += fmt.Sprintf(",%d", v)
+	}
+	return s
+}

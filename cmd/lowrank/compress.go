@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/compress"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// compressReport is what compress prints with --json. Fields that need a known
+// network or data are null without.
+type compressReport struct {
+	Arch           *string           `json:"arch"`
+	Method         string            `json:"method"`
+	Rank           string            `json:"rank"`
+	ParamsBefore   int               `json:"params_before"`
+	ParamsAfter    int               `json:"params_after"`
+	MACsBefore     *int64            `json:"macs_before"`
+	MACsAfter      *int64            `json:"macs_after"`
+	LatencyBefore  *float64          `json:"latency_ms_before"`
+	LatencyAfter   *float64          `json:"latency_ms_after"`
+	AccuracyBefore *float64          `json:"accuracy_before"`
+	AccuracyAfter  *float64          `json:"accuracy_after"`
+	Samples        int               `json:"samples"`
+	Seconds        float64           `json:"seconds"`
+	Output         string            `json:"output,omitempty"`
+	Layers         []compress.Result `json:"layers"`
+	correct        [2]int
+}
+
+type compressFlags struct {
+	modelFlags
+	dataFlags
+	method  string
+	rank    string
+	layers  []string
+	kernels bool
+	seed    uint64
+	out     string
+	force   bool
+}
+
+func newCompress() *cobra.Command {
+	var f compressFlags
+	cmd := &cobra.Command{
+		Use:   "compress MODEL -o OUT",
+		Short: "Replace convolutions by chains of smaller ones",
+		Long: `Factorises the convolutions of a trained network and writes a smaller network.
+MODEL is a PyTorch checkpoint (.pth, .pt, .th), a safetensors file, or an output
+of an earlier compress; OUT is a safetensors file from which the network is
+rebuilt, its factors under the names of an nn.Sequential of Conv2d.
+
+Ranks (--rank):
+  vbmf          by analytic variational Bayes on the unfoldings
+  energy=E      the fewest parameters that keep a share E of each kernel's
+                squared norm
+  ratio=Q       the best fit with at most a share Q of each kernel's weights
+  fixed=R[,S]   the same rank everywhere; for tucker also R_out,R_in
+
+A layer that would not get smaller, or would need more multiply-accumulates,
+stays as it is, and the report says why. With --data the accuracy is measured
+before and after.`,
+		Example: `  lowrank compress resnet20.th --method tucker --rank energy=0.9 -o small.safetensors
+  lowrank compress resnet18.pth --rank vbmf --layers 'layer3.*' --layers 'layer4.*' \
+      --data folder:images.zip -o small.safetensors`,
+		Args: exactly(1, "a model file"),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	f.modelFlags.add(cmd)
+	f.dataFlags.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.method, "method", "tucker", "tucker, cp or svd")
+	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S]")
+	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
+	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
+	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
+	fl.StringVarP(&f.out, "output", "o", "", "file to write (safetensors)")
+	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
+	return cmd
+}
+
+func (f *compressFlags) run(cmd *cobra.Command, path string) error {
+	method, err := compress.ParseMethod(f.method)
+	if err != nil {
+		return err
+	}
+	rank, err := compress.ParseRank(f.rank)
+	if err != nil {
+		return err
+	}
+	if f.out == "" && !f.json {
+		return usagef("compress needs -o OUT, or --json for the report alone")
+	}
+	if f.kernels && f.data != "" {
+		return usagef("--data needs a network; --kernels reads loose kernels")
+	}
+	if err := checkOutput(f.out, f.force); err != nil {
+		return err
+	}
+	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Seed: f.seed, Workers: f.threads}
+	line := progressLine(cmd, "layers")
+	opt.Progress = line.Update
+	start := time.Now()
+	r := &compressReport{Method: f.method, Rank: rank.String()}
+	var out *model.StateDict
+	if f.kernels {
+		out, err = f.loose(cmd.Context(), path, opt, r)
+	} else {
+		out, err = f.network(cmd, path, opt, r)
+	}
+	line.Done()
+	if err != nil {
+		return err
+	}
+	r.Seconds = time.Since(start).Seconds()
+	if f.out != "" {
+		if err := model.WriteSafetensors(f.out, out); err != nil {
+			return err
+		}
+		r.Output = f.out
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), r)
+	}
+	r.print(cmd)
+	return nil
+}
+
+// loose compresses the kernels of a file that is not a known network.
+func (f *compressFlags) loose(ctx context.Context, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
+	sd, err := readFinite(path)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := compress.Kernels(sd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if r.Layers, err = compress.Layers(ctx, targets, opt); err != nil {
+		return nil, err
+	}
+	out, err := compress.StoreKernels(sd, r.Layers)
+	if err != nil {
+		return nil, err
+	}
+	r.ParamsBefore, r.ParamsAfter = sd.Elements(), out.Elements()
+	return out, nil
+}
+
+// network compresses a known network and measures it.
+func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
+	before, err := f.net(path)
+	if err != nil {
+		if errors.Is(err, resnet.ErrUnknown) {
+			return nil, fmt.Errorf("%w (--kernels factorises the convolution kernels of any file)", err)
+		}
+		return nil, err
+	}
+	results, err := compress.Layers(cmd.Context(), compress.Sites(before), opt)
+	if err != nil {
+		return nil, err
+	}
+	after := before.Clone()
+	for _, l := range results {
+		if l.Reason == "" {
+			if err := after.Replace(l.Name, l.Chain); err != nil {
+				return nil, err
+			}
+		}
+	}
+	r.Layers = results
+	r.Arch = &before.Arch
+	r.ParamsBefore, r.ParamsAfter = before.Params(), after.Params()
+	mb, ma := before.MACs(), after.MACs()
+	r.MACsBefore, r.MACsAfter = &mb, &ma
+	if f.data != "" {
+		set, done, err := f.dataFlags.open()
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+		for i, net := range []*resnet.Net{before, after} {
+			what := []string{"eval before", "eval after"}[i]
+			score, err := evaluate(cmd, net, set, what, f.batch, f.threads)
+			if err != nil {
+				return nil, err
+			}
+			acc := score.Accuracy()
+			*[]**float64{&r.AccuracyBefore, &r.AccuracyAfter}[i] = &acc
+			r.Samples = score.Samples
+			r.correct[i] = score.Top1
+		}
+	}
+	if err := f.latency(cmd.Context(), before, after, r); err != nil {
+		return nil, err
+	}
+	return after.StateDict()
+}
+
+// latency times one image through both networks, in turn.
+func (f *compressFlags) latency(ctx context.Context, before, after *resnet.Net, r *compressReport) error {
+	var programs []*resnet.Program
+	for _, net := range []*resnet.Net{before, after} {
+		p, err := net.Compile()
+		if err != nil {
+			return err
+		}
+		programs = append(programs, p)
+	}
+	t, err := resnet.Latency(ctx, programs, 1, f.threads, 2*time.Second)
+	if err != nil {
+		return err
+	}
+	b, a := ms(t[0]), ms(t[1])
+	r.LatencyBefore, r.LatencyAfter = &b, &a
+	return nil
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func (r *compressReport) print(cmd *cobra.Command) {
+	w := cmd.OutOrStdout()
+	rows := [][]string{{"layer", "method", "rank", "error", "params", "", "MACs", ""}}
+	for _, l := range r.Layers {
+		if l.Reason != "" {
+			rows = append(rows, []string{l.Name, "-", "-", "-", count(l.ParamsBefore), "", "", l.Reason})
+			continue
+		}
+		row := []string{l.Name, l.Method, ranks(l.Rank), fmt.Sprintf("%.4f", l.RelError),
+			count(l.ParamsBefore) + " -> " + count(l.ParamsAfter), times(l.ParamsBefore, l.ParamsAfter), "-", ""}
+		if l.MACsBefore > 0 {
+			row[6], row[7] = count(l.MACsBefore)+" -> "+count(l.MACsAfter), times(l.MACsBefore, l.MACsAfter)
+		}
+		rows = append(rows, row)
+	}
+	table(w, rows)
+	fmt.Fprintln(w)
+	rows = [][]string{{"", "before", "after", ""},
+		{"parameters", count(r.ParamsBefore), count(r.ParamsAfter), times(r.ParamsBefore, r.ParamsAfter) + " fewer"}}
+	if r.MACsBefore != nil {
+		rows = append(rows, []string{"MACs", count(*r.MACsBefore), count(*r.MACsAfter), times(*r.MACsBefore, *r.MACsAfter) + " fewer"})
+	}
+	if r.LatencyBefore != nil {
+		rows = append(rows, []string{"one image", fmt.Sprintf("%.2f ms", *r.LatencyBefore), fmt.Sprintf("%.2f ms", *r.LatencyAfter),
+			fmt.Sprintf("%.2fx faster", *r.LatencyBefore / *r.LatencyAfter)})
+	}
+	if r.AccuracyBefore != nil {
+		rows = append(rows, []string{"top-1", fmt.Sprintf("%.2f %%", 100**r.AccuracyBefore), fmt.Sprintf("%.2f %%", 100**r.AccuracyAfter),
+			fmt.Sprintf("%+d of %d images", r.correct[1]-r.correct[0], r.Samples)})
+	}
+	table(w, rows)
+	if r.Output != "" {
+		fmt.Fprintf(w, "\nwrote %s (%.1f s)\n", r.Output, r.Seconds)
+	}
+}

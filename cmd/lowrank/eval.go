@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+type evalReport struct {
+	Arch     string  `json:"arch"`
+	Params   int     `json:"params"`
+	MACs     int64   `json:"macs"`
+	Accuracy float64 `json:"accuracy"`
+	Top5     float64 `json:"top5"`
+	Loss     float64 `json:"loss"`
+	Correct  int     `json:"correct"`
+	Samples  int     `json:"samples"`
+	Seconds  float64 `json:"seconds"`
+}
+
+func newEval() *cobra.Command {
+	var mf modelFlags
+	var df dataFlags
+	cmd := &cobra.Command{
+		Use:   "eval MODEL --data DATA",
+		Short: "Score a network on labelled images",
+		Long: `Runs a residual network over labelled images and reports top-1 and top-5
+accuracy, the mean cross-entropy, parameters and multiply-accumulates. MODEL is
+a PyTorch checkpoint, a safetensors file, or an output of compress.`,
+		Example: `  lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
+  lowrank eval small.safetensors --data folder:images.zip --json`,
+		Args: exactly(1, "a model file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if df.data == "" {
+				return usagef("eval needs --data; see lowrank eval --help")
+			}
+			net, err := mf.net(args[0])
+			if err != nil {
+				return err
+			}
+			set, done, err := df.open()
+			if err != nil {
+				return err
+			}
+			defer done()
+			start := time.Now()
+			score, err := evaluate(cmd, net, set, "eval", df.batch, mf.threads)
+			if err != nil {
+				return err
+			}
+			r := evalReport{
+				Arch: net.Arch, Params: net.Params(), MACs: net.MACs(),
+				Accuracy: score.Accuracy(), Top5: score.Top5Accuracy(), Loss: score.Loss,
+				Correct: score.Top1, Samples: score.Samples, Seconds: time.Since(start).Seconds(),
+			}
+			if mf.json {
+				return printJSON(cmd.OutOrStdout(), r)
+			}
+			table(cmd.OutOrStdout(), [][]string{
+				{"network", fmt.Sprintf("%s, %d classes", r.Arch, net.Classes)},
+				{"parameters", count(r.Params)},
+				{"MACs", count(r.MACs)},
+				{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+				{"top-1", fmt.Sprintf("%.2f %% (%d)", 100*r.Accuracy, r.Correct)},
+				{"top-5", fmt.Sprintf("%.2f %%", 100*r.Top5)},
+				{"loss", fmt.Sprintf("%.4f", r.Loss)},
+			})
+			return nil
+		},
+	}
+	mf.add(cmd)
+	df.add(cmd)
+	return cmd
+}

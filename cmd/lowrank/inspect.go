@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/compress"
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/vbmf"
+)
+
+type inspectLayer struct {
+	Name         string `json:"name"`
+	Kind         string `json:"kind"`
+	Shape        []int  `json:"shape"`
+	Stride       []int  `json:"stride"`
+	Padding      []int  `json:"padding"`
+	Groups       int    `json:"groups"`
+	Params       int    `json:"params"`
+	MACs         *int64 `json:"macs"`
+	VBMFRanks    []int  `json:"vbmf_ranks"`
+	Compressible bool   `json:"compressible"`
+	Reason       string `json:"reason"`
+}
+
+type inspectReport struct {
+	// Arch and MACs are null where the file is not a known network; Note then
+	// says why.
+	Arch   *string        `json:"arch"`
+	Note   string         `json:"note,omitempty"`
+	Params int            `json:"params"`
+	MACs   *int64         `json:"macs"`
+	Layers []inspectLayer `json:"layers"`
+}
+
+func newInspect() *cobra.Command {
+	var mf modelFlags
+	var noVBMF bool
+	cmd := &cobra.Command{
+		Use:   "inspect MODEL",
+		Short: "Show a network's layers and what can be compressed",
+		Long: `Lists the convolutions and linear layers of a network with their shapes,
+parameters, multiply-accumulates, and the ranks that analytic variational Bayes
+finds in their unfoldings (output mode, input mode), and says what can be
+compressed and why the rest can't. MODEL is a PyTorch checkpoint, a safetensors
+file, an output of compress, a .npz file, or a .npy file or directory of them.
+Where the network is not known its kernels are listed without costs.`,
+		Example: `  lowrank inspect resnet20.th
+  lowrank inspect model.safetensors --json`,
+		Args: exactly(1, "a model file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			sd, err := readFinite(args[0])
+			if err != nil {
+				return err
+			}
+			var r inspectReport
+			var targets []compress.Target
+			net, err := resnet.Load(sd, resnet.Options{StrideFirst: mf.strideFirst})
+			switch {
+			case err == nil:
+				macs := net.MACs()
+				r.Arch, r.Params, r.MACs = &net.Arch, net.Params(), &macs
+				targets = compress.Sites(net)
+			case errors.Is(err, resnet.ErrUnknown):
+				r.Note, r.Params = err.Error(), sd.Elements()
+				var kerr error
+				if targets, kerr = compress.Kernels(sd); kerr != nil {
+					return fmt.Errorf("%s: %w; %w", args[0], err, kerr)
+				}
+			default:
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			line := progressLine(cmd, "layers")
+			for i, t := range targets {
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
+				line.Update(i, len(targets), t.Name)
+				l, err := inspect(t, net != nil, !noVBMF, mf.threads)
+				if err != nil {
+					return fmt.Errorf("%s: %w", t.Name, err)
+				}
+				r.Layers = append(r.Layers, l)
+			}
+			line.Done()
+			if mf.json {
+				return printJSON(cmd.OutOrStdout(), r)
+			}
+			r.print(cmd)
+			return nil
+		},
+	}
+	mf.add(cmd)
+	cmd.Flags().BoolVar(&noVBMF, "no-vbmf", false, "leave out the VBMF ranks, which take most of the time")
+	return cmd
+}
+
+func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, error) {
+	shape, g := t.Chain.Shape()
+	l := inspectLayer{Name: t.Name, Kind: "conv", Shape: shape[:], Stride: g.Stride[:], Padding: g.Padding[:],
+		Groups: g.Groups, Params: t.Chain.Params(), VBMFRanks: []int{}}
+	switch {
+	case t.Chain.Kind != conv.Dense:
+		l.Kind = string(t.Chain.Kind)
+	case t.Linear:
+		l.Kind = "linear"
+		l.Shape = shape[:2]
+	}
+	if known {
+		macs := t.Chain.MACs(t.H, t.W)
+		l.MACs = &macs
+	}
+	k, err := t.Chain.Kernel()
+	if err != nil {
+		return l, err
+	}
+	if l.Compressible, l.Reason = compress.Compressible(k); !l.Compressible || !ranks {
+		return l, nil
+	}
+	out, in, err := compress.VBMFRanks(k, &vbmf.Settings{Workers: threads})
+	if err != nil {
+		return l, err
+	}
+	l.VBMFRanks = []int{out, in}
+	if out == 0 || in == 0 {
+		l.Reason = "VBMF finds only noise"
+	}
+	return l, nil
+}
+
+func (r *inspectReport) print(cmd *cobra.Command) {
+	w := cmd.OutOrStdout()
+	if r.Arch != nil {
+		fmt.Fprintf(w, "%s: %s parameters, %s MACs\n\n", *r.Arch, count(r.Params), count(*r.MACs))
+	} else {
+		fmt.Fprintf(w, "%s\n%s values\n\n", r.Note, count(r.Params))
+	}
+	rows := [][]string{{"layer", "kind", "shape", "stride", "params", "MACs", "VBMF ranks", "note"}}
+	for _, l := range r.Layers {
+		shape := fmt.Sprint(l.Shape[0])
+		for _, d := range l.Shape[1:] {
+			shape += fmt.Sprintf("x%d", d)
+		}
+		macs, stride := "-", "-"
+		if l.MACs != nil {
+			macs = count(*l.MACs)
+			stride = fmt.Sprintf("%dx%d", l.Stride[0], l.Stride[1])
+		}
+		note := l.Reason
+		if l.Groups > 1 {
+			note = fmt.Sprintf("%d groups; %s", l.Groups, note)
+		}
+		rows = append(rows, []string{l.Name, l.Kind, shape, stride, count(l.Params), macs, ranks(l.VBMFRanks), note})
+	}
+	table(w, rows)
+}

@@ -1,0 +1,93 @@
+// Command lowrank makes convolutional networks smaller by low-rank tensor
+// factorisation. Run it with --help for its commands.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/compress"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit status, 0, 1 for a failure, 2 for
+// wrong usage, 130 when interrupted.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(stderr, "lowrank: interrupted; no output was written")
+		return 130
+	case errors.As(err, &usage) || errors.Is(err, compress.ErrOption):
+		fmt.Fprintf(stderr, "lowrank: %v\n", err)
+		return 2
+	default:
+		fmt.Fprintf(stderr, "lowrank: %v\n", err)
+		return 1
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lowrank",
+		Short: "Low-rank tensor decomposition of convolutional networks",
+		Long: `lowrank makes trained convolutional networks smaller: it replaces convolutions
+by chains of small ones, found by tensor decomposition, with ranks chosen for
+them. Everything runs on the CPU, from one binary.`,
+		Example: `  lowrank inspect resnet20.th
+  lowrank compress resnet20.th --method tucker --rank energy=0.9 -o small.safetensors
+  lowrank eval small.safetensors --data cifar10:cifar-10-batches-bin`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// Without a command there is nothing to do: show the help, as a failure.
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q; lowrank --help lists them", args[0])
+			}
+			_ = cmd.Help()
+			return usagef("a command is needed")
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v; see %s --help", err, cmd.CommandPath())
+	})
+	root.AddCommand(newInspect(), newCompress(), newEval(), newDecompose())
+	return root
+}
+
+// usageError is a mistake in how the command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// exactly wants n arguments and says what they are.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,26 @@
+// Package compress makes a whole network smaller: it chooses ranks for its
+// convolutions by one rule, factorises each, and keeps the factorisation where
+// it saves something.
+//
+// A [Target] is a convolution in its place. [Layers] takes targets, a [Method]
+// and a [Rank] rule and returns for each a [Result]: a chain, or the reason why
+// the convolution stays as it is. It never makes a layer larger: a chain that
+// does not save parameters, or that costs more multiply-accumulates, is
+// dropped.
+//
+// # Methods
+//
+//   - [Tucker]: Tucker-2 over the channel modes (Kim et al. 2016) by HOSVD and
+//     HOOI: 1×1, kh×kw, 1×1. The usual choice: stable, quick, easy to fine-tune.
+//   - [CP]: canonical polyadic by ALS (Lebedev et al. 2015): 1×1, depthwise
+//     kh×kw, 1×1. Fewest parameters for its error, but components may cancel
+//     each other; see the sensitivities in the report.
+//   - [SVD]: the best rank-R matrix of T×(S·kh·kw): kh×kw, 1×1.
+//
+// A 1×1 convolution or a linear layer has one matrix and all three are its SVD.
+//
+// # Ranks
+//
+// See [ParseRank] for the rules: by analytic variational Bayes, by the energy
+// to keep, by the parameters to keep, or given.
+package compress

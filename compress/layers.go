@@ -1,0 +1,201 @@
+package compress
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path"
+	"time"
+
+	"github.com/lowrank-go/lowrank/conv"
+)
+
+// Target is a convolution in its place.
+type Target struct {
+	Name  string
+	Chain *conv.Chain
+	// Linear is set for a linear layer; it is compressed only where a pattern
+	// in Options.Layers names it.
+	Linear bool
+	// H, W is the size of the input map, or 0 where it is not known: costs in
+	// multiply-accumulates are then 0 and not weighed.
+	H, W int
+}
+
+// Options are the knobs of Layers.
+type Options struct {
+	Method Method // "" means Tucker
+	Rank   Rank
+	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
+	// '*' matches dots too; empty means every convolution.
+	Layers []string
+	// Seed is where random starts come from.
+	Seed uint64
+	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change
+	// the result.
+	Workers int
+	// Progress, where not nil, is called before each target and once at the
+	// end with done equal to total.
+	Progress func(done, total int, name string)
+}
+
+// Result is what became of one target.
+type Result struct {
+	Name string `json:"name"`
+	// Chain is in the target's place: new, or the old one where Reason is set.
+	Chain *conv.Chain `json:"-"`
+	// Method is the factorisation of the chain ("none" where it is unchanged).
+	Method string `json:"method"`
+	Rank   []int  `json:"rank"`
+	// RelError is ‖W − Ŵ‖/‖W‖ of the weights as they are stored, in float32.
+	RelError float64 `json:"rel_error"`
+	// SensitivityBefore and SensitivityAfter are the sensitivities (Phan et
+	// al. 2020) of the factors as the decomposition gave them and as they are
+	// stored; for CP, balancing the components lowers it.
+	SensitivityBefore float64 `json:"sensitivity_before"`
+	SensitivityAfter  float64 `json:"sensitivity_after"`
+	ParamsBefore      int     `json:"params_before"`
+	ParamsAfter       int     `json:"params_after"`
+	MACsBefore        int64   `json:"macs_before"`
+	MACsAfter         int64   `json:"macs_after"`
+	// Reason says why the layer was left as it was; empty where it was not.
+	Reason  string  `json:"reason,omitempty"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Compressible reports whether a factorisation can make the kernel smaller at
+// all, and if not, why.
+func Compressible(k *conv.Kernel) (bool, string) {
+	groups := max(k.Groups, 1)
+	switch {
+	case k.Shape[1] == 1 && groups > 1:
+		return false, "depthwise: one input channel in each group"
+	case k.Shape[0]/groups == 1:
+		return false, "one output channel in each group"
+	case k.Shape[1] == 1 && k.Pointwise():
+		return false, "one weight for each output"
+	case k.Norm() == 0:
+		return false, "all weights are zero"
+	case math.IsNaN(k.Norm()) || math.IsInf(k.Norm(), 0):
+		return false, "weights are not finite"
+	}
+	return true, ""
+}
+
+// Layers factorises the targets one after another. It stops with the context's
+// error when that is done, and with an error wrapping ErrOption where an option
+// makes no sense or a pattern names no target.
+func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error) {
+	if opt.Method == "" {
+		opt.Method = Tucker
+	}
+	if _, err := ParseMethod(string(opt.Method)); err != nil {
+		return nil, err
+	}
+	if opt.Rank.Rule == "" {
+		opt.Rank.Rule = VBMF
+	}
+	if len(opt.Rank.Fixed) > 1 && opt.Method != Tucker {
+		return nil, fmt.Errorf("%w: rank %v; method %s takes one rank", ErrOption, opt.Rank, opt.Method)
+	}
+	chosen, err := match(targets, opt.Layers)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]Result, 0, len(targets))
+	for i, t := range targets {
+		if opt.Progress != nil {
+			opt.Progress(i, len(targets), t.Name)
+		}
+		start := time.Now()
+		r, err := layer(ctx, t, chosen[i], opt)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.Name, err)
+		}
+		r.Seconds = time.Since(start).Seconds()
+		results = append(results, r)
+	}
+	if opt.Progress != nil {
+		opt.Progress(len(targets), len(targets), "")
+	}
+	return results, nil
+}
+
+// match tells which targets the patterns choose.
+func match(targets []Target, patterns []string) ([]bool, error) {
+	chosen := make([]bool, len(targets))
+	for i, t := range targets {
+		chosen[i] = len(patterns) == 0 && !t.Linear
+	}
+	for _, p := range patterns {
+		any := false
+		for i, t := range targets {
+			ok, err := path.Match(p, t.Name)
+			if err != nil {
+				return nil, fmt.Errorf("%w: layer pattern %q: %w", ErrOption, p, err)
+			}
+			chosen[i] = chosen[i] || ok
+			any = any || ok
+		}
+		if !any {
+			return nil, fmt.Errorf("%w: no layer is called %q; inspect lists the names", ErrOption, p)
+		}
+	}
+	return chosen, nil
+}
+
+// layer factorises one target, or says why not.
+func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, error) {
+	r := Result{Name: t.Name, Chain: t.Chain, Method: "none", Rank: []int{},
+		ParamsBefore: t.Chain.Params(), ParamsAfter: t.Chain.Params()}
+	if t.H > 0 && t.W > 0 {
+		r.MACsBefore = t.Chain.MACs(t.H, t.W)
+		r.MACsAfter = r.MACsBefore
+	}
+	if !chosen {
+		r.Reason = "not chosen"
+		if t.Linear && len(opt.Layers) == 0 {
+			r.Reason = "linear: compressed only where --layers names it"
+		}
+		return r, nil
+	}
+	k, err := t.Chain.Kernel()
+	if err != nil {
+		return r, err
+	}
+	if ok, why := Compressible(k); !ok {
+		r.Reason = why
+		return r, nil
+	}
+	f, err := factorise(ctx, k, opt)
+	if err != nil {
+		return r, err
+	}
+	if f.reason != "" {
+		r.Reason = f.reason
+		return r, nil
+	}
+	var macs int64
+	if r.MACsBefore > 0 {
+		macs = f.chain.MACs(t.H, t.W)
+	}
+	switch {
+	case f.chain.Params() >= r.ParamsBefore:
+		r.Reason = fmt.Sprintf("rank %v would need %d parameters, the layer has %d", f.chain.Rank, f.chain.Params(), r.ParamsBefore)
+		return r, nil
+	case macs > r.MACsBefore:
+		r.Reason = fmt.Sprintf("rank %v would need %d multiply-accumulates, the layer needs %d", f.chain.Rank, macs, r.MACsBefore)
+		return r, nil
+	}
+	got, err := f.chain.Kernel()
+	if err != nil {
+		return r, err
+	}
+	if r.RelError, err = k.RelError(got); err != nil {
+		return r, err
+	}
+	r.Chain, r.Method, r.Rank = f.chain, string(f.method), f.chain.Rank
+	r.ParamsAfter, r.MACsAfter = f.chain.Params(), macs
+	r.SensitivityBefore, r.SensitivityAfter = f.before, f.after
+	return r, nil
+}

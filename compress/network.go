@@ -1,0 +1,114 @@
+package compress
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// Sites are the targets of a network.
+func Sites(n *resnet.Net) []Target {
+	var targets []Target
+	for _, s := range n.Sites() {
+		targets = append(targets, Target{Name: s.Name, Chain: s.Chain, Linear: s.Linear, H: s.H, W: s.W})
+	}
+	return targets
+}
+
+// weightSuffixes are what names of weights end with, and the names of the
+// biases beside them.
+var weightSuffixes = []struct{ weight, bias string }{
+	{".weight", ".bias"},
+	{"_weight", "_bias"},
+	{"", ""},
+}
+
+// Kernels are the targets of a state dict whose network is not known: every
+// floating-point tensor of four dimensions, taken as a convolution in one
+// group, and every weight of two, taken as a linear layer. A name's ".weight"
+// or "_weight" is dropped, a bias beside it belongs to the target. Geometry and
+// map sizes are not known. It is an error if there are none.
+func Kernels(sd *model.StateDict) ([]Target, error) {
+	var targets []Target
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		if !t.IsFloat() || len(t.Shape) != 4 && len(t.Shape) != 2 || t.Len() == 0 {
+			continue
+		}
+		base, bias, suffixed := split(name)
+		if len(t.Shape) == 2 && !suffixed {
+			continue
+		}
+		shape := [4]int{t.Shape[0], t.Shape[1], 1, 1}
+		copy(shape[2:], t.Shape[2:])
+		w, err := t.Float32s()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		var b []float32
+		if bt, ok := sd.Get(bias); ok && suffixed && len(bt.Shape) == 1 && bt.Shape[0] == shape[0] && bt.IsFloat() {
+			if b, err = bt.Float32s(); err != nil {
+				return nil, fmt.Errorf("%s: %w", bias, err)
+			}
+		}
+		k, err := conv.NewKernel(shape, w, b, conv.Geometry{})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		targets = append(targets, Target{Name: base, Chain: conv.NewDense(k), Linear: len(t.Shape) == 2})
+	}
+	if len(targets) == 0 {
+		return nil, fmt.Errorf("%w: no floating-point tensor has four dimensions, as a convolution kernel has", model.ErrFormat)
+	}
+	return targets, nil
+}
+
+func split(name string) (base, bias string, suffixed bool) {
+	for _, s := range weightSuffixes {
+		if b, ok := strings.CutSuffix(name, s.weight); ok && b != "" {
+			return b, b + s.bias, s.weight != ""
+		}
+	}
+	return name, "", false
+}
+
+// StoreKernels is sd with the compressed targets of Kernels replaced by their
+// stages, as model.Manifest describes. The stage of more than one tap (the
+// first, where all are 1×1) is the one that takes the stride, padding and
+// dilation of the convolution, which the file does not know.
+func StoreKernels(sd *model.StateDict, results []Result) (*model.StateDict, error) {
+	chains := map[string]*conv.Chain{}
+	for _, r := range results {
+		if r.Reason == "" {
+			chains[r.Name] = r.Chain
+		}
+	}
+	out := model.NewStateDict()
+	for k, v := range sd.Meta {
+		out.Meta[k] = v
+	}
+	manifest := model.Manifest{GeometryUnknown: true}
+	dropped := map[string]bool{}
+	for _, name := range sd.Names() {
+		base, bias, _ := split(name)
+		c, ok := chains[base]
+		if !ok {
+			continue
+		}
+		manifest.Store(out, base, c)
+		dropped[name] = true
+		if c.Last().Bias != nil {
+			dropped[bias] = true
+		}
+	}
+	for _, name := range sd.Names() {
+		if !dropped[name] {
+			t, _ := sd.Get(name)
+			out.Set(name, t)
+		}
+	}
+	return out, manifest.Write(out)
+}

@@ -1,0 +1,112 @@
+package compress
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// ErrOption is wrapped by errors about a method, a rank rule or a layer pattern
+// that makes no sense.
+var ErrOption = errors.New("compress: bad option")
+
+// Method is a kind of factorisation.
+type Method string
+
+// The methods; the package comment describes them.
+const (
+	Tucker Method = "tucker"
+	CP     Method = "cp"
+	SVD    Method = "svd"
+)
+
+// ParseMethod reads a method's name.
+func ParseMethod(s string) (Method, error) {
+	switch m := Method(s); m {
+	case Tucker, CP, SVD:
+		return m, nil
+	}
+	return "", fmt.Errorf("%w: method %q; want tucker, cp or svd", ErrOption, s)
+}
+
+// Rule is a way to choose ranks.
+type Rule string
+
+// The rules; ParseRank describes them.
+const (
+	VBMF   Rule = "vbmf"
+	Energy Rule = "energy"
+	Ratio  Rule = "ratio"
+	Fixed  Rule = "fixed"
+)
+
+// Rank says how the rank of every layer is chosen. The zero value is VBMF.
+type Rank struct {
+	Rule Rule
+	// Value is the energy or the ratio, above 0 and at most 1.
+	Value float64
+	// Fixed is one rank for every mode, or the two of Tucker-2, output mode
+	// first.
+	Fixed []int
+}
+
+// ParseRank reads a rank rule:
+//
+//	vbmf         the global solution of empirical variational Bayes matrix
+//	             factorisation on the unfoldings (Nakajima et al. 2013): R_out
+//	             from T×(S·P), R_in from S×(T·P). SVD takes R_out, CP the larger
+//	             of the two, a lower bound of the rank that holds the signal.
+//	energy=E     the fewest parameters that keep a share E of ‖W‖², so that the
+//	             relative error is at most √(1−E).
+//	ratio=Q      the best approximation with at most a share Q of the layer's
+//	             weights.
+//	fixed=R      rank R in every layer, or fixed=R_out,R_in for Tucker-2; cut to
+//	             what a layer's shape allows.
+func ParseRank(s string) (Rank, error) {
+	name, arg, has := strings.Cut(s, "=")
+	r := Rank{Rule: Rule(name)}
+	switch r.Rule {
+	case VBMF:
+		if has {
+			return r, fmt.Errorf("%w: rank %q; vbmf takes no value", ErrOption, s)
+		}
+		return r, nil
+	case Energy, Ratio:
+		v, err := strconv.ParseFloat(arg, 64)
+		if err != nil || math.IsNaN(v) || v <= 0 || v > 1 {
+			return r, fmt.Errorf("%w: rank %q; want %s=V with 0 < V ≤ 1", ErrOption, s, name)
+		}
+		r.Value = v
+		return r, nil
+	case Fixed:
+		for part := range strings.SplitSeq(arg, ",") {
+			v, err := strconv.Atoi(part)
+			if err != nil || v < 1 {
+				return r, fmt.Errorf("%w: rank %q; want fixed=R or fixed=R_out,R_in with whole numbers from 1", ErrOption, s)
+			}
+			r.Fixed = append(r.Fixed, v)
+		}
+		if len(r.Fixed) > 2 {
+			return r, fmt.Errorf("%w: rank %q; at most two ranks, R_out,R_in", ErrOption, s)
+		}
+		return r, nil
+	}
+	return r, fmt.Errorf("%w: rank %q; want vbmf, energy=E, ratio=Q or fixed=R[,R_in]", ErrOption, s)
+}
+
+// String is the text that ParseRank reads.
+func (r Rank) String() string {
+	switch r.Rule {
+	case Energy, Ratio:
+		return fmt.Sprintf("%s=%g", r.Rule, r.Value)
+	case Fixed:
+		parts := make([]string, len(r.Fixed))
+		for i, v := range r.Fixed {
+			parts[i] = strconv.Itoa(v)
+		}
+		return "fixed=" + strings.Join(parts, ",")
+	}
+	return string(VBMF)
+}

@@ -1,0 +1,40 @@
+// Package conv says what a low-rank factorisation means for a convolution: it
+// turns a 4-D kernel into a chain of small convolutions, counts the chain's
+// parameters and multiply-accumulates, gives back the one kernel that a chain
+// equals, and runs kernels and chains on batches of feature maps.
+//
+// # Kernels
+//
+// A [Kernel] is the weight of a 2-D convolution in PyTorch's order,
+// T×(S/g)×kh×kw (output channels, input channels of one group, rows, columns),
+// with its bias and its [Geometry] (stride, zero padding, dilation, groups). A
+// linear layer is a 1×1 kernel on a 1×1 map.
+//
+// # Chains
+//
+// A [Chain] is a sequence of kernels that stands where one kernel stood. With P
+// = kh·kw, on an input of Hi×Wi and an output of H×W:
+//
+//	kind     stages (in order)                          parameters            MACs
+//	dense    the kernel itself                          T·S·P                 T·S·P·H·W
+//	svd      kh×kw S→R, 1×1 R→T                         R(S·P+T)              R(S·P+T)·H·W
+//	tucker2  1×1 S→R1, kh×kw R1→R2, 1×1 R2→T            S·R1+P·R1·R2+R2·T     S·R1·Hi·Wi+(P·R1·R2+R2·T)·H·W
+//	cp       1×1 S→R, depthwise kh×kw R→R, 1×1 R→T      R(S+P+T)              R·S·Hi·Wi+R(P+T)·H·W
+//
+// Stride, padding and dilation belong to the one stage that looks at more than
+// one pixel (to the first stage where all are 1×1), the bias to the last. That
+// is exact with zero padding, because a 1×1 convolution without a bias maps
+// zero to zero. A kernel in g groups is factorised group by group with the same
+// rank in each, and every stage then runs in g groups (the depthwise one in
+// g·R): the formulas above hold with S and T of one group, times g.
+//
+// # Running
+//
+// [Map] holds a batch of feature maps in NHWC order (channels innermost), in
+// float32. [Layer] is a kernel prepared for running. No patches are copied out:
+// a padded copy of some rows is all that is made, tiles of up to 6 pixels × 16
+// output channels are computed straight from it, and bias, residual and ReLU
+// are applied before a tile is stored. Every output is one sum in a fixed
+// order, so results do not depend on the number of workers. The error of an
+// output is that of a float32 sum of S/g·kh·kw products.
+package conv

@@ -1,0 +1,9 @@
+//go:build !(amd64 && gc && !noasm && !purego)
+
+package nhwc
+
+const accelerated = false
+
+func runTile(int, *tile) { panic("nhwc: no kernels") }
+
+func runDepthwise(int, *depthwise) { panic("nhwc: no kernels") }

@@ -1,0 +1,252 @@
+package nhwc
+
+import "unsafe"
+
+// Panel is the number of output channels of a panel of weights.
+const Panel = 16
+
+// TilePixels is the largest number of pixels of a tile.
+const TilePixels = 6
+
+// Product describes one panel of a convolution for a run of output pixels:
+//
+//	out[i][c] = relu(bias[c] + Σ_s Σ_l x[i·Pixel + Offsets[s] + l]·w[(s·Length+l)·16 + c] + residual[i][c])
+//
+// for c in [0,16). All distances are in values.
+type Product struct {
+	// Pixel is the distance between the inputs of neighbouring pixels.
+	Pixel int
+	// Offsets are where the segments of a pixel's inputs start, and Length
+	// how long each is.
+	Offsets []int
+	Length  int
+	// OutPixel is the distance between pixels of the output, and of the
+	// residual.
+	OutPixel int
+	ReLU     bool
+}
+
+// tile is what a kernel gets: the product's fields as bytes and pointers. The
+// assembly knows its layout.
+type tile struct {
+	x             unsafe.Pointer
+	pixel         int
+	offsets       unsafe.Pointer
+	segments      int
+	length        int
+	weight        unsafe.Pointer
+	bias          unsafe.Pointer
+	out           unsafe.Pointer
+	outPixel      int
+	residual      unsafe.Pointer
+	residualPixel int
+	relu          int
+}
+
+// Runner holds the state of products with the same offsets, so that nothing is
+// allocated for each. It must not be used by two goroutines at a time.
+type Runner struct {
+	bytes   []int // offsets in bytes
+	scratch [TilePixels * Panel]float32
+	resid   [TilePixels * Panel]float32
+	t       tile
+}
+
+// Run computes n pixels of p. x starts at the first pixel's first value (where
+// an offset of 0 points) and holds every value that is read; w is a whole panel
+// of len(Offsets)·Length×16; bias has 16 values. out and residual (nil for
+// none) start at the panel's first channel of the first pixel and hold width
+// channels of it, 16 or, for the last panel, fewer.
+func (r *Runner) Run(p *Product, n int, x, w, bias, out, residual []float32, width int) {
+	if n == 0 {
+		return
+	}
+	if len(p.Offsets) == 0 || p.Length <= 0 || width < 1 || width > Panel {
+		panic("nhwc: bad product")
+	}
+	far := 0
+	for _, o := range p.Offsets {
+		if o < 0 {
+			panic("nhwc: negative offset")
+		}
+		far = max(far, o)
+	}
+	// What the kernel will touch must be there: these index expressions panic
+	// where it is not.
+	_ = x[(n-1)*p.Pixel+far+p.Length-1]
+	_ = w[len(p.Offsets)*p.Length*Panel-1]
+	_ = bias[Panel-1]
+	_ = out[(n-1)*p.OutPixel+width-1]
+	if residual != nil {
+		_ = residual[(n-1)*p.OutPixel+width-1]
+	}
+	if !accelerated {
+		r.portable(p, n, x, w, bias, out, residual, width)
+		return
+	}
+	r.bytes = r.bytes[:0]
+	for _, o := range p.Offsets {
+		r.bytes = append(r.bytes, 4*o)
+	}
+	t := &r.t
+	*t = tile{pixel: 4 * p.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), segments: len(p.Offsets), length: p.Length,
+		weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0])}
+	if p.ReLU {
+		t.relu = 1
+	}
+	for i := 0; i < n; {
+		m := tilePixels(n - i)
+		t.x = unsafe.Pointer(&x[i*p.Pixel])
+		at := i * p.OutPixel
+		if width == Panel {
+			t.out, t.outPixel = unsafe.Pointer(&out[at]), 4*p.OutPixel
+			if residual != nil {
+				t.residual, t.residualPixel = unsafe.Pointer(&residual[at]), 4*p.OutPixel
+			}
+			runTile(m, t)
+		} else {
+			// A narrow panel goes through a buffer, so that nothing beyond its
+			// channels is read or written.
+			t.out, t.outPixel = unsafe.Pointer(&r.scratch[0]), 4*Panel
+			if residual != nil {
+				for j := range m {
+					copy(r.resid[j*Panel:], residual[at+j*p.OutPixel:][:width])
+				}
+				t.residual, t.residualPixel = unsafe.Pointer(&r.resid[0]), 4*Panel
+			}
+			runTile(m, t)
+			for j := range m {
+				copy(out[at+j*p.OutPixel:][:width], r.scratch[j*Panel:])
+			}
+		}
+		i += m
+	}
+	r.t = tile{} // keep nothing alive
+}
+
+// tilePixels is the size of the next tile of n pixels: tiles of nearly the same
+// size leave no thin one at the end, where most of the time would be spent
+// waiting for sums.
+func tilePixels(n int) int {
+	tiles := (n + TilePixels - 1) / TilePixels
+	return (n + tiles - 1) / tiles
+}
+
+// portable is Run in Go.
+func (r *Runner) portable(p *Product, n int, x, w, bias, out, residual []float32, width int) {
+	for i := range n {
+		acc := [Panel]float32(bias)
+		panel := w
+		for _, o := range p.Offsets {
+			for _, v := range x[i*p.Pixel+o:][:p.Length] {
+				row := (*[Panel]float32)(panel)
+				for c := range acc {
+					acc[c] += v * row[c]
+				}
+				panel = panel[Panel:]
+			}
+		}
+		row := out[i*p.OutPixel:][:width]
+		for c := range row {
+			v := acc[c]
+			if residual != nil {
+				v += residual[i*p.OutPixel+c]
+			}
+			if p.ReLU && v < 0 {
+				v = 0
+			}
+			row[c] = v
+		}
+	}
+}
+
+// Depthwise describes a depthwise convolution for a run of output pixels:
+//
+//	out[i][c] = relu(bias[c] + Σ_t x[i·Pixel + Offsets[t] + c]·w[t·Channels + c])
+//
+// for c in [0,Channels). Distances are in values.
+type Depthwise struct {
+	Pixel    int
+	Offsets  []int
+	Channels int
+	OutPixel int
+	ReLU     bool
+}
+
+// depthwise is what a kernel gets; its layout begins as tile's.
+type depthwise struct {
+	x           unsafe.Pointer
+	pixel       int
+	offsets     unsafe.Pointer
+	taps        int
+	channels    int
+	weight      unsafe.Pointer
+	bias        unsafe.Pointer
+	out         unsafe.Pointer
+	outPixel    int
+	weightPitch int
+	relu        int
+}
+
+// RunDepthwise computes n pixels of d; see Run.
+func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
+	if n == 0 || d.Channels == 0 {
+		return
+	}
+	far := 0
+	for _, o := range d.Offsets {
+		if o < 0 {
+			panic("nhwc: negative offset")
+		}
+		far = max(far, o)
+	}
+	_ = x[(n-1)*d.Pixel+far+d.Channels-1]
+	_ = w[len(d.Offsets)*d.Channels-1]
+	_ = bias[d.Channels-1]
+	_ = out[(n-1)*d.OutPixel+d.Channels-1]
+	whole := 0 // channels the kernels do
+	if accelerated {
+		whole = d.Channels &^ 7
+	}
+	if whole > 0 {
+		r.bytes = r.bytes[:0]
+		for _, o := range d.Offsets {
+			r.bytes = append(r.bytes, 4*o)
+		}
+		k := depthwise{pixel: 4 * d.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), taps: len(d.Offsets), channels: whole,
+			weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0]), outPixel: 4 * d.OutPixel, weightPitch: 4 * d.Channels}
+		if d.ReLU {
+			k.relu = 1
+		}
+		for i := 0; i < n; {
+			m := 1
+			if n-i >= 4 {
+				m = 4
+			}
+			k.x, k.out = unsafe.Pointer(&x[i*d.Pixel]), unsafe.Pointer(&out[i*d.OutPixel])
+			runDepthwise(m, &k)
+			i += m
+		}
+	}
+	if whole == d.Channels {
+		return
+	}
+	for i := range n {
+		row := out[i*d.OutPixel:][whole:d.Channels]
+		copy(row, bias[whole:])
+		for t, o := range d.Offsets {
+			in := x[i*d.Pixel+o+whole:][:len(row)]
+			wt := w[t*d.Channels+whole:][:len(row)]
+			for c := range row {
+				row[c] += in[c] * wt[c]
+			}
+		}
+		if d.ReLU {
+			for c, v := range row {
+				if v < 0 {
+					row[c] = 0
+				}
+			}
+		}
+	}
+}

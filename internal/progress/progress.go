@@ -1,0 +1,81 @@
+// Package progress shows how far a long job is, on one line that is rewritten
+// where the output is a terminal and on a line every few seconds where it is
+// not.
+package progress
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// Line is the progress of one job. A nil Line shows nothing. It is safe for
+// concurrent use.
+type Line struct {
+	mu       sync.Mutex
+	w        io.Writer
+	terminal bool
+	what     string
+	start    time.Time
+	last     time.Time
+	now      func() time.Time
+}
+
+// New starts a line for the job called what on f.
+func New(f *os.File, what string) *Line {
+	return newLine(f, term.IsTerminal(int(f.Fd())), what, time.Now)
+}
+
+func newLine(w io.Writer, terminal bool, what string, now func() time.Time) *Line {
+	t := now()
+	return &Line{w: w, terminal: terminal, what: what, start: t, last: t, now: now}
+}
+
+// Update says that done of total units are done; detail is what is being done
+// now and may be empty. A terminal is rewritten at most ten times a second,
+// other outputs get a line at most every five seconds.
+func (l *Line) Update(done, total int, detail string) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.now()
+	every := 5 * time.Second
+	if l.terminal {
+		every = 100 * time.Millisecond
+	}
+	if t.Sub(l.last) < every {
+		return
+	}
+	l.last = t
+	text := fmt.Sprintf("%s %d/%d", l.what, done, total)
+	if detail != "" {
+		text += " " + detail
+	}
+	if spent := t.Sub(l.start); done > 0 && total > done && spent > time.Second {
+		left := time.Duration(float64(spent) / float64(done) * float64(total-done))
+		text += fmt.Sprintf(", about %v left", left.Round(time.Second))
+	}
+	if l.terminal {
+		fmt.Fprintf(l.w, "\r\x1b[K%s", text)
+	} else {
+		fmt.Fprintln(l.w, text)
+	}
+}
+
+// Done clears a terminal's line.
+func (l *Line) Done() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.terminal {
+		fmt.Fprint(l.w, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,133 @@
+package lowrank
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sources calls f with every Go file of the module that is not a test.
+func sources(t *testing.T, f func(path string, imports []string, doc bool)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			name := d.Name()
+			nested := path != "." && exists(filepath.Join(path, "go.mod"))
+			if nested || path != "." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly|parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		var imports []string
+		for _, i := range file.Imports {
+			imports = append(imports, strings.Trim(i.Path.Value, `"`))
+		}
+		f(path, imports, file.Doc != nil)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func TestEveryPackageHasADocComment(t *testing.T) {
+	documented := map[string]bool{}
+	sources(t, func(path string, _ []string, doc bool) {
+		dir := filepath.Dir(path)
+		documented[dir] = documented[dir] || doc
+	})
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("package %s has no doc comment", dir)
+		}
+	}
+}
+
+func TestNothingUsesCgoOrTheProcessWideBLAS(t *testing.T) {
+	sources(t, func(path string, imports []string, _ bool) {
+		for _, i := range imports {
+			if i == "C" {
+				t.Errorf("%s imports C", path)
+			}
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{"blas64.Use(", "blas32.Use(", "lapack64.Use("} {
+			if strings.Contains(string(text), call) {
+				t.Errorf("%s calls %s…): importing lowrank must not change its importer", path, call)
+			}
+		}
+	})
+}
+
+// floors is the order of DESIGN: a package imports only packages on floors
+// below its own.
+var floors = map[string]int{
+	"internal/gemm": 1, "internal/linalg": 2, "internal/tensorops": 3, "internal/progress": 1, "internal/realdata": 1,
+	"cpd": 4, "tucker": 4, "vbmf": 4,
+	"conv": 5, "dataset": 5,
+	"model": 6, "resnet": 7,
+	"compress": 8, "cmd/lowrank": 9,
+}
+
+func TestPackagesImportOnlyPackagesBelowThem(t *testing.T) {
+	const module = "github.com/lowrank-go/lowrank/"
+	sources(t, func(path string, imports []string, _ bool) {
+		dir := filepath.ToSlash(filepath.Dir(path))
+		own, listed := floors[dir]
+		for _, i := range imports {
+			rest, ours := strings.CutPrefix(i, module)
+			if !ours {
+				continue
+			}
+			if !listed {
+				if strings.HasPrefix(dir, "examples/") || strings.HasPrefix(dir, "bench/") {
+					continue
+				}
+				t.Errorf("package %s stands on no floor", dir)
+				return
+			}
+			if below, ok := floors[rest]; !ok || below >= own {
+				t.Errorf("%s, on floor %d, imports %s, on floor %d", path, own, rest, below)
+			}
+		}
+	})
+}
+
+// gorgonia.org/tensor gives silently wrong results for sums over a middle axis
+// of 4-D tensors, products of views and contractions of 4-D tensors. Nothing
+// here may call its arithmetic.
+func TestNothingCallsGorgoniasArithmetic(t *testing.T) {
+	sources(t, func(path string, imports []string, _ bool) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, call := range []string{"tensor.MatMul(", "tensor.Mul(", "tensor.Add(", "tensor.Sum(", "tensor.Contract(", "tensor.Dot(", ".TensorMul(", ".MatMul("} {
+			if strings.Contains(string(text), call) {
+				t.Errorf("%s calls gorgonia's %s…)", path, call)
+			}
+		}
+	})
+}

@@ -1,0 +1,16 @@
+// Package resnet holds residual networks: it recognises them in a state dict,
+// runs them, and writes them back, with any of their convolutions replaced by a
+// chain of smaller ones.
+//
+// Known are the networks of He et al. 2016 for ImageNet (ResNet-18/34/50 and
+// their deeper kin; torchvision's names; both placements of the stride in a
+// bottleneck, see [Config].StrideFirst) and for CIFAR (ResNet-20/32/44/56/110;
+// the names of the common PyTorch port, with parameter-free option A shortcuts,
+// or projections). Depth and widths are read off the tensors, so a network that
+// is wider or deeper than the published ones is recognised too.
+//
+// [Load] makes a [Net], the trained thing: chains, batch norms, configuration.
+// [Net.Compile] makes a [Program], the running thing: batch norms folded into
+// the convolutions before them, weights laid out for the kernels, eval mode
+// only. [Evaluate] scores a program on a data set.
+package resnet

@@ -1,0 +1,212 @@
+package resnet
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/parallel"
+)
+
+// Program is a network ready to run in eval mode, with its batch norms folded.
+// It keeps its intermediate maps from one call to the next, so one program must
+// not run on two goroutines at a time.
+type Program struct {
+	net    *Net
+	stem   *conv.Runner
+	blocks []*runningBlock
+	head   *conv.Runner
+	// Maps of the layer before, of the block's inner layers, and of the
+	// shortcut; they rotate.
+	a, b, c, short, pooled *conv.Map
+	logits                 *conv.Map
+}
+
+type runningBlock struct {
+	units    []*conv.Runner
+	shortcut *conv.Runner
+	pad      bool // option A
+	stride   int
+}
+
+// fold is the chain of u with its batch norm folded into the last stage, in
+// float64 and rounded once.
+func fold(u *Unit) (*conv.Chain, error) {
+	if u.Norm == nil {
+		return u.Chain, nil
+	}
+	n := u.Norm
+	scale, shift := make([]float64, len(n.Weight)), make([]float64, len(n.Weight))
+	for i := range scale {
+		scale[i] = float64(n.Weight[i]) / math.Sqrt(float64(n.Var[i])+n.Eps)
+		shift[i] = float64(n.Bias[i]) - float64(n.Mean[i])*scale[i]
+	}
+	last, err := u.Chain.Last().ScaleOutputs(scale, shift)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", n.Name, err)
+	}
+	c := *u.Chain
+	c.Stages = append(append([]*conv.Kernel(nil), c.Stages[:len(c.Stages)-1]...), last)
+	return &c, nil
+}
+
+// Compile prepares the network for running. The program does not follow later
+// changes of the network.
+func (n *Net) Compile() (*Program, error) {
+	var failed error
+	runner := func(u *Unit) *conv.Runner {
+		if u == nil || failed != nil {
+			return nil
+		}
+		c, err := fold(u)
+		if err != nil {
+			failed = err
+			return nil
+		}
+		r, err := conv.NewRunner(c)
+		if err != nil {
+			failed = fmt.Errorf("%s: %w", u.Name, err)
+		}
+		return r
+	}
+	p := &Program{net: n.Clone(), stem: runner(n.Stem), head: runner(n.Head)}
+	for i, stage := range n.Stages {
+		for j, b := range stage {
+			rb := &runningBlock{shortcut: runner(b.Shortcut), stride: 1}
+			for _, u := range b.Units {
+				rb.units = append(rb.units, runner(u))
+			}
+			in, out := b.Units[0].Chain.In(), b.Units[len(b.Units)-1].Chain.Out()
+			if i > 0 && j == 0 {
+				rb.stride = 2
+			}
+			rb.pad = b.Shortcut == nil && (in != out || rb.stride != 1)
+			p.blocks = append(p.blocks, rb)
+		}
+	}
+	return p, failed
+}
+
+// Net is the network that the program was compiled from.
+func (p *Program) Net() *Net { return p.net }
+
+// Forward runs the network on x, N×H×W×3, and returns N×classes logits that
+// stay valid until the next call. workers 0 means GOMAXPROCS; the result does
+// not depend on it. The context is looked at between blocks.
+func (p *Program) Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error) {
+	var err error
+	if p.a, err = p.stem.Forward(p.a, x, conv.Epilogue{ReLU: true}, workers); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.net.Stem.Name, err)
+	}
+	if !p.net.CIFAR {
+		p.b = maxPool(p.b, p.a, workers)
+		p.a, p.b = p.b, p.a
+	}
+	for i, b := range p.blocks {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := p.block(b, workers); err != nil {
+			return nil, fmt.Errorf("block %d: %w", i, err)
+		}
+	}
+	p.pooled = averagePool(p.pooled, p.a, workers)
+	if p.logits, err = p.head.Forward(p.logits, p.pooled, conv.Epilogue{}, workers); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.net.Head.Name, err)
+	}
+	return p.logits.Data, nil
+}
+
+// block runs b on p.a and leaves its output there.
+func (p *Program) block(b *runningBlock, workers int) error {
+	var err error
+	short := p.a
+	switch {
+	case b.shortcut != nil:
+		if p.short, err = b.shortcut.Forward(p.short, p.a, conv.Epilogue{}, workers); err != nil {
+			return err
+		}
+		short = p.short
+	case b.pad:
+		p.short = padShortcut(p.short, p.a, b.stride, b.units[len(b.units)-1].Out())
+		short = p.short
+	}
+	x := p.a
+	for i, u := range b.units {
+		e := conv.Epilogue{ReLU: true}
+		if i == len(b.units)-1 {
+			e.Residual = short
+		}
+		if p.b, err = u.Forward(p.b, x, e, workers); err != nil {
+			return err
+		}
+		// The block's input must survive until the shortcut is added.
+		x, p.b, p.c = p.b, p.c, p.b
+	}
+	p.a, p.c = x, p.a
+	return nil
+}
+
+// maxPool is 3×3 with stride 2 and padding 1; NaN propagates.
+func maxPool(dst, x *conv.Map, workers int) *conv.Map {
+	dst = dst.Resize(x.N, poolSize(x.H), poolSize(x.W), x.C)
+	parallel.For(workers, x.N*dst.H, func(row int) {
+		n, oy := row/dst.H, row%dst.H
+		for ox := range dst.W {
+			out := dst.Data[(row*dst.W+ox)*x.C:][:x.C]
+			first := true
+			for y := max(2*oy-1, 0); y <= min(2*oy+1, x.H-1); y++ {
+				for xx := max(2*ox-1, 0); xx <= min(2*ox+1, x.W-1); xx++ {
+					in := x.Data[((n*x.H+y)*x.W+xx)*x.C:][:x.C]
+					if first {
+						copy(out, in)
+						first = false
+						continue
+					}
+					for c, v := range in {
+						if v > out[c] || v != v {
+							out[c] = v
+						}
+					}
+				}
+			}
+		}
+	})
+	return dst
+}
+
+// averagePool is the mean over all pixels.
+func averagePool(dst, x *conv.Map, workers int) *conv.Map {
+	dst = dst.Resize(x.N, 1, 1, x.C)
+	scale := 1 / float32(x.H*x.W)
+	parallel.For(workers, x.N, func(n int) {
+		out := dst.Data[n*x.C : (n+1)*x.C]
+		clear(out)
+		for i := range x.H * x.W {
+			for c, v := range x.Data[(n*x.H*x.W+i)*x.C:][:x.C] {
+				out[c] += v
+			}
+		}
+		for c := range out {
+			out[c] *= scale
+		}
+	})
+	return dst
+}
+
+// padShortcut is option A: every stride-th pixel, with zero channels on both
+// sides.
+func padShortcut(dst, x *conv.Map, stride, channels int) *conv.Map {
+	dst = dst.Resize(x.N, (x.H+stride-1)/stride, (x.W+stride-1)/stride, channels)
+	clear(dst.Data)
+	before := (channels - x.C) / 2
+	for n := range x.N {
+		for y := range dst.H {
+			for xx := range dst.W {
+				copy(dst.Data[((n*dst.H+y)*dst.W+xx)*channels+before:], x.Data[((n*x.H+y*stride)*x.W+xx*stride)*x.C:][:x.C])
+			}
+		}
+	}
+	return dst
+}
