@@ -274,6 +274,17 @@ func (s *folderSet) At(i int) (Image, int, error) {
 	}
 	m, err := s.read(s.files[i])
 	if err != nil {
+		_, system := errors.AsType[*fs.PathError](err)
+		switch {
+		case errors.Is(err, ErrFormat), errors.Is(err, ErrLimit):
+		case system:
+			err = fmt.Errorf("dataset: %w", err)
+		default:
+			// What is neither the image's fault nor the system's is the
+			// archive's: a wrong checksum, damaged compression, an entry
+			// shorter than declared.
+			err = fmt.Errorf("%w: damaged archive: %w", ErrFormat, err)
+		}
 		return Image{}, 0, fmt.Errorf("%w (%s of %s)", err, s.files[i], s.root)
 	}
 	return m, int(s.labels[i]), nil
@@ -282,12 +293,12 @@ func (s *folderSet) At(i int) (Image, int, error) {
 func (s *folderSet) read(file string) (Image, error) {
 	f, err := s.fsys.Open(file)
 	if err != nil {
-		return Image{}, fmt.Errorf("dataset: %w", err)
+		return Image{}, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return Image{}, fmt.Errorf("dataset: %w", err)
+		return Image{}, err
 	}
 	// A size that an archive declares can be any number, even a negative one
 	// here; Decode holds the content itself to the limit.
@@ -297,19 +308,7 @@ func (s *folderSet) read(file string) (Image, error) {
 	if h, ok := info.Sys().(*zip.FileHeader); ok && h.Flags&1 != 0 {
 		return Image{}, fmt.Errorf("%w: the entry is encrypted", ErrFormat)
 	}
-	m, err := Decode(f)
-	switch {
-	case err == nil:
-		return m, nil
-	case errors.Is(err, ErrFormat), errors.Is(err, ErrLimit):
-		return Image{}, err
-	}
-	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return Image{}, fmt.Errorf("dataset: %w", err)
-	}
-	// What is neither the image's fault nor the system's is the archive's: a
-	// wrong checksum, damaged compression, an entry shorter than declared.
-	return Image{}, fmt.Errorf("%w: damaged archive: %w", ErrFormat, err)
+	return Decode(f)
 }
 
 var _ io.Closer = (*folderSet)(nil)

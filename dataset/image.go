@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/draw"
 	"image/jpeg"
 	"image/png"
 	"io"
@@ -25,9 +24,9 @@ const (
 // Pillow's convert("RGB"), and a camera's orientation mark has no effect. Errors
 // wrap ErrFormat or ErrLimit, or are those of r.
 //
-// The standard library repeats the chroma samples of a subsampled JPEG (4:2:0),
-// where libjpeg, and with it Pillow, interpolates them: such images differ at
-// coloured edges.
+// The chroma of JPEG images is interpolated as libjpeg does it, because networks
+// are trained on what Pillow reads with libjpeg. What remains is the rounding of
+// the cosine transform: a few levels of 255 at most.
 func Decode(r io.Reader) (Image, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxImageFile+1))
 	if err != nil {
@@ -76,7 +75,8 @@ func decode(data []byte) (Image, error) {
 }
 
 // FromImage is m in 8 bits without alpha: one channel if m is a Gray or Gray16
-// image, else three with the colours of color.NRGBA.
+// image, else three with the colours of color.NRGBA. Chroma of a YCbCr image that
+// is no sub-image is interpolated, as in [Decode].
 func FromImage(m image.Image) Image {
 	b := m.Bounds()
 	out := Image{W: b.Dx(), H: b.Dy(), C: 3}
@@ -99,17 +99,11 @@ func FromImage(m image.Image) Image {
 			}
 		}
 	case *image.YCbCr:
-		// The drawing package converts fastest. A strip at a time stays in
-		// cache and takes little memory for large images.
-		const rows = 16
-		strip := image.NewRGBA(image.Rect(0, 0, out.W, min(rows, out.H)))
-		for y := 0; y < out.H; y += rows {
-			n := min(rows, out.H-y)
-			draw.Draw(strip, image.Rect(0, 0, out.W, n), m, image.Pt(b.Min.X, b.Min.Y+y), draw.Src)
-			for i := range n {
-				dropFourth(row(y+i), strip.Pix[i*strip.Stride:])
-			}
+		if b.Min != (image.Point{}) {
+			convert(out, m)
+			break
 		}
+		fromYCbCr(out.Pix, m)
 	case *image.NRGBA:
 		for y := range out.H {
 			dropFourth(row(y), m.Pix[m.PixOffset(b.Min.X, b.Min.Y+y):])

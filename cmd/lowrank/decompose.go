@@ -214,6 +214,140 @@ func put(out *model.StateDict, name string, m *mat.Dense) {
 }
 
 func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
-	_ = []any{cpd.Settings{}, tucker.Settings{}, vbmf.Settings{}}
+	set := cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads}
+	limit := f.sweeps
+	if limit == 0 {
+		limit = 500
+	}
+	set.Progress = func(start, sweep int, e float64) {
+		update(start*limit+sweep, max(f.starts, 1)*limit, fmt.Sprintf("sweeps, error %.3g", e))
+	}
+	var best *cpd.Result
+	var err error
+	if f.rank != "" {
+		ranks, err := numbers("--rank", f.rank, 1)
+		if err != nil {
+			return err
+		}
+		if len(ranks) != 1 {
+			return usagef("--rank %s; cp takes one number", f.rank)
+		}
+		if best, err = cpd.ALS(ctx, x, ranks[0], &set); err != nil {
+			return err
+		}
+	} else if best, err = searchRank(ctx, x, f.tol, &set); err != nil {
+		return err
+	}
+	r.Rank, r.Params = []int{best.Rank()}, best.Params()
+	r.RelError, r.Sweeps, r.Status, r.Errors = best.RelError, best.Sweeps, string(best.Status), best.Errors
+	r.Intensity, r.Sensitivity = best.Intensity(), best.LeastSensitivity()
+	out.Set("weights", &model.Tensor{Shape: []int{len(best.Weights)}, Data: best.Weights})
+	for n, u := range best.Factors {
+		put(out, fmt.Sprintf("factor%d", n), u)
+	}
+	return nil
+}
+
+// searchRank finds the smallest rank whose error is at most tol, by doubling
+// and bisection.
+func searchRank(ctx context.Context, x *tensor.Dense, tol float64, set *cpd.Settings) (*cpd.Result, error) {
+	shape := x.Shape()
+	// A sum of this many rank-1 tensors holds any tensor of the shape.
+	most, longest := 1, 1
+	for _, d := range shape {
+		most *= d
+		longest = max(longest, d)
+	}
+	most /= longest
+	var best *cpd.Result
+	lo, hi := 0, 1
+	for {
+		r, err := cpd.ALS(ctx, x, hi, set)
+		if err != nil {
+			return nil, err
+		}
+		if r.RelError <= tol {
+			best = r
+			break
+		}
+		if hi >= most {
+			return nil, fmt.Errorf("rank %d reaches a relative error of %.4g only, not %g; more --starts or --sweeps may", hi, r.RelError, tol)
+		}
+		lo, hi = hi, min(2*hi, most)
+	}
+	for hi-lo > 1 {
+		mid := (lo + hi) / 2
+		r, err := cpd.ALS(ctx, x, mid, set)
+		if err != nil {
+			return nil, err
+		}
+		if r.RelError <= tol {
+			best, hi = r, mid
+		} else {
+			lo = mid
+		}
+	}
+	return best, nil
+}
+
+func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
+	set := tucker.Settings{RelError: f.tol, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads}
+	limit := f.sweeps
+	if limit == 0 {
+		limit = 50
+	}
+	set.Progress = func(sweep int, e float64) { update(sweep, limit, fmt.Sprintf("sweeps, error %.3g", e)) }
+	if f.modes != "" {
+		var err error
+		if set.Modes, err = numbers("--modes", f.modes, 0); err != nil {
+			return err
+		}
+	}
+	switch f.rank {
+	case "":
+	case "vbmf":
+		modes := set.Modes
+		if len(modes) == 0 {
+			for n := range x.Shape() {
+				modes = append(modes, n)
+			}
+		}
+		for _, n := range modes {
+			v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: f.threads})
+			if err != nil {
+				return err
+			}
+			if v.Rank == 0 {
+				return fmt.Errorf("VBMF finds only noise in mode %d; choose a rank", n)
+			}
+			set.Ranks = append(set.Ranks, v.Rank)
+		}
+		set.Modes = modes
+	default:
+		var err error
+		if set.Ranks, err = numbers("--rank", f.rank, 1); err != nil {
+			return err
+		}
+	}
+	t, err := tucker.HOOI(ctx, x, &set)
+	if err != nil {
+		return err
+	}
+	r.Rank, r.Params = t.Ranks(), t.Params()
+	r.RelError, r.Sweeps, r.Status, r.Errors = t.RelError, t.Sweeps, string(t.Status), t.Errors
+	// The components of a Tucker decomposition are the entries of its core.
+	norm := t.Norm()
+	r.Intensity = norm * norm
+	r.Sensitivity = t.Sensitivity()
+	shape, core, err := tensorops.View(t.Core)
+	if err != nil {
+		return err
+	}
+	out.Set("core", &model.Tensor{Shape: shape, Data: core})
+	for n, u := range t.Factors {
+		if u != nil {
+			put(out, fmt.Sprintf("factor%d", n), u)
+		}
+	}
 	return nil
 }

@@ -1,0 +1,422 @@
+package compress
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+	"gorgonia.org/tensor"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/internal/linalg"
+	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/tucker"
+	"github.com/lowrank-go/lowrank/vbmf"
+)
+
+// Sweeps of the alternating algorithms on a kernel. Kernels have no exact rank:
+// later sweeps gain little.
+const (
+	hooiSweeps   = 20
+	alsSweeps    = 300
+	searchSweeps = 60 // while the rank of a CP is searched
+)
+
+// factorised is a chain in place of a kernel, or the reason for none.
+type factorised struct {
+	chain         *conv.Chain
+	method        Method
+	before, after float64 // sensitivities
+	reason        string
+}
+
+// factorise applies opt's method and rank rule to one kernel, group by group
+// with the same ranks in each.
+func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, error) {
+	parts := make([]*tensor.Dense, max(k.Groups, 1))
+	for g := range parts {
+		parts[g] = k.Group(g)
+	}
+	method := opt.Method
+	if k.Pointwise() {
+		method = SVD
+	}
+	var f factorised
+	var err error
+	switch method {
+	case Tucker:
+		f, err = tucker2(ctx, k, parts, opt)
+	case CP:
+		f, err = canonical(ctx, k, parts, opt)
+	default:
+		f, err = matrix(k, parts, opt)
+	}
+	f.method = method
+	if err == nil && f.chain != nil {
+		// Rounding apart, the chain must do what its kernel does.
+		var dev float64
+		if dev, err = f.chain.Verify(opt.Seed); err == nil && dev > 1e-3 {
+			err = fmt.Errorf("compress: the chain's output differs from its kernel's by %g of the largest value", dev)
+		}
+	}
+	return f, err
+}
+
+// noSignal is the reason of a VBMF rank of 0.
+const noSignal = "VBMF finds only noise"
+
+// VBMFRanks are the VBMF ranks of the output and input unfoldings of a kernel,
+// the larger over its groups.
+func VBMFRanks(k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
+	for g := range max(k.Groups, 1) {
+		x := k.Group(g)
+		for mode, r := range []*int{&out, &in} {
+			v, err := vbmf.Unfolding(x, mode, set)
+			if err != nil {
+				return 0, 0, err
+			}
+			*r = max(*r, v.Rank)
+		}
+	}
+	return out, in, nil
+}
+
+// tucker2 is the Tucker-2 decomposition over the channel modes.
+func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
+	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
+	var ranks []int
+	switch opt.Rank.Rule {
+	case VBMF:
+		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		if err != nil {
+			return factorised{}, err
+		}
+		if out == 0 || in == 0 {
+			return factorised{reason: noSignal}, nil
+		}
+		ranks = []int{out, in}
+	case Fixed:
+		ranks = []int{opt.Rank.Fixed[0], opt.Rank.Fixed[len(opt.Rank.Fixed)-1]}
+	case Energy:
+		if opt.Rank.Value == 1 {
+			return factorised{reason: "all of the energy asks for full rank"}, nil
+		}
+		ranks = []int{1, 1}
+		for _, x := range parts {
+			r, err := tucker.HOOI(ctx, x, &tucker.Settings{Modes: []int{0, 1}, RelError: math.Sqrt(1 - opt.Rank.Value),
+				MaxSweeps: hooiSweeps, Workers: opt.Workers})
+			if err != nil {
+				return factorised{}, err
+			}
+			ranks[0], ranks[1] = max(ranks[0], r.Ranks()[0]), max(ranks[1], r.Ranks()[1])
+		}
+	case Ratio:
+		var err error
+		if ranks, err = ratioRanks(ctx, parts, t, s, p, opt); err != nil {
+			return factorised{}, err
+		}
+		if ranks == nil {
+			return factorised{reason: fmt.Sprintf("no ranks fit into %g of the weights", opt.Rank.Value)}, nil
+		}
+	}
+	// What the core's unfoldings can have.
+	ranks[0], ranks[1] = min(ranks[0], t), min(ranks[1], s)
+	ranks[0] = min(ranks[0], ranks[1]*p)
+	ranks[1] = min(ranks[1], ranks[0]*p)
+	var modes, chosen []int
+	for m, full := range []int{t, s} {
+		if ranks[m] < full {
+			modes = append(modes, m)
+			chosen = append(chosen, ranks[m])
+		}
+	}
+	if len(modes) == 0 {
+		return factorised{reason: fmt.Sprintf("rank %d,%d is full", ranks[0], ranks[1])}, nil
+	}
+	var f factorised
+	var decs []*tucker.Tucker
+	for _, x := range parts {
+		r, err := tucker.HOOI(ctx, x, &tucker.Settings{Modes: modes, Ranks: chosen, MaxSweeps: hooiSweeps, Workers: opt.Workers})
+		if err != nil {
+			return factorised{}, err
+		}
+		decs = append(decs, &r.Tucker)
+		f.before += r.Sensitivity()
+	}
+	f.after = f.before
+	var err error
+	f.chain, err = conv.FromTucker(k, decs)
+	return f, err
+}
+
+// ratioRanks are the ranks of the largest energy, in the truncated HOSVD, of
+// all whose Tucker-2 decomposition has at most the given share of the weights;
+// nil if none has.
+func ratioRanks(ctx context.Context, parts []*tensor.Dense, t, s, p int, opt Options) ([]int, error) {
+	energy := make([]float64, t*s)
+	for _, x := range parts {
+		r, err := tucker.HOSVD(ctx, x, &tucker.Settings{Modes: []int{0, 1}, Ranks: []int{t, s}, Workers: opt.Workers})
+		if err != nil {
+			return nil, err
+		}
+		shape, core, err := tensorops.View(r.Core)
+		if err != nil {
+			return nil, err
+		}
+		// Ranks may have been cut to what the unfoldings have.
+		for i, v := range core {
+			energy[i/p/shape[1]*s+i/p%shape[1]] += v * v
+		}
+	}
+	budget := opt.Rank.Value * float64(t*s*p)
+	var best []int
+	most := -1.0
+	above := make([]float64, s) // energy of columns up to j in the rows so far
+	for i := range t {
+		var row float64
+		for j := range s {
+			row += energy[i*s+j]
+			above[j] += row
+			params := s*(j+1) + p*(i+1)*(j+1) + t*(i+1)
+			// A mode of full rank needs no factor.
+			if j+1 == s {
+				params -= s * s
+			}
+			if i+1 == t {
+				params -= t * t
+			}
+			if float64(params) <= budget && above[j] > most {
+				most, best = above[j], []int{i + 1, j + 1}
+			}
+		}
+	}
+	return best, nil
+}
+
+// canonical is the CP decomposition.
+func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
+	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
+	each := t + s + p
+	als := func(x *tensor.Dense, rank, sweeps int) (*cpd.Result, error) {
+		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: 1e-6, Workers: opt.Workers})
+	}
+	rank := 0
+	switch opt.Rank.Rule {
+	case VBMF:
+		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		if err != nil {
+			return factorised{}, err
+		}
+		if out == 0 || in == 0 {
+			return factorised{reason: noSignal}, nil
+		}
+		rank = max(out, in)
+	case Fixed:
+		rank = opt.Rank.Fixed[0]
+	case Ratio:
+		if rank = int(opt.Rank.Value * float64(t*s*p) / float64(each)); rank == 0 {
+			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
+		}
+	case Energy:
+		// The error falls with the rank: bisect below the rank that would
+		// save nothing.
+		bound := math.Sqrt(1 - opt.Rank.Value)
+		fits := func(r int) (bool, error) {
+			for _, x := range parts {
+				res, err := als(x, r, searchSweeps)
+				if err != nil {
+					return false, err
+				}
+				if res.RelError > bound {
+					return false, nil
+				}
+			}
+			return true, nil
+		}
+		lo, hi := 0, max((t*s*p-1)/each, 1)
+		ok, err := fits(hi)
+		if err != nil {
+			return factorised{}, err
+		}
+		if !ok {
+			return factorised{reason: fmt.Sprintf("even rank %d, the largest that saves anything, keeps less than %g of the energy", hi, opt.Rank.Value)}, nil
+		}
+		for hi-lo > 1 {
+			mid := (lo + hi) / 2
+			if ok, err = fits(mid); err != nil {
+				return factorised{}, err
+			}
+			if ok {
+				hi = mid
+			} else {
+				lo = mid
+			}
+		}
+		rank = hi
+	}
+	if params := len(parts) * rank * each; params >= len(k.Weight) {
+		return factorised{reason: fmt.Sprintf("rank %d would need %d parameters, the kernel has %d", rank, params, len(k.Weight))}, nil
+	}
+	var f factorised
+	var decs []*cpd.Kruskal
+	for _, x := range parts {
+		r, err := als(x, rank, alsSweeps)
+		if err != nil {
+			return factorised{}, err
+		}
+		decs = append(decs, &r.Kruskal)
+		f.before += r.Sensitivity()
+		f.after += r.LeastSensitivity()
+	}
+	var err error
+	f.chain, err = conv.FromCP(k, decs)
+	return f, err
+}
+
+// matrix is the singular value decomposition of T×(S·P).
+func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
+	t, q := k.Shape[0]/len(parts), k.Shape[1]*k.Taps()
+	n := min(t, q)
+	var spectra []*spectrum
+	for _, x := range parts {
+		sp, err := newSpectrum(x, t, q, opt.Workers)
+		if err != nil {
+			return factorised{}, err
+		}
+		spectra = append(spectra, sp)
+	}
+	rank := 0
+	switch opt.Rank.Rule {
+	case VBMF:
+		for _, sp := range spectra {
+			r, err := vbmf.Singular(sp.values, t, q, nil)
+			if err != nil {
+				return factorised{}, err
+			}
+			rank = max(rank, r.Rank)
+		}
+		if rank == 0 {
+			return factorised{reason: noSignal}, nil
+		}
+	case Fixed:
+		rank = opt.Rank.Fixed[0]
+	case Ratio:
+		if rank = int(opt.Rank.Value * float64(t*q) / float64(t+q)); rank == 0 {
+			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
+		}
+	case Energy:
+		for _, sp := range spectra {
+			rank = max(rank, sp.rank(opt.Rank.Value))
+		}
+	}
+	if rank >= n {
+		return factorised{reason: fmt.Sprintf("rank %d is full", n)}, nil
+	}
+	var f factorised
+	var us, vs []*mat.Dense
+	for _, sp := range spectra {
+		u, v := sp.factors(rank)
+		us, vs = append(us, u), append(vs, v)
+		var sum, square float64
+		for _, s := range sp.values[:rank] {
+			sum += s
+			square += s * s
+		}
+		// Noise on U passes through V and the other way round: with all of
+		// the scale in V, and with half in each.
+		f.before += float64(t)*square + float64(q*rank)
+		f.after += float64(t+q) * sum
+	}
+	var err error
+	f.chain, err = conv.FromSVD(k, us, vs)
+	return f, err
+}
+
+// spectrum is the singular value decomposition of a t×q matrix, through the
+// Gram matrix of its smaller side: singular values below 1e-8 of the largest
+// are not exact, which float32 weights cannot tell.
+type spectrum struct {
+	t, q    int
+	data    []float64
+	values  []float64 // falling
+	vectors []float64 // n×n, column i belongs to eigenvalue n−1−i
+	left    bool      // vectors are left ones
+}
+
+func newSpectrum(x *tensor.Dense, t, q, workers int) (*spectrum, error) {
+	_, data, err := tensorops.View(x)
+	if err != nil {
+		return nil, err
+	}
+	sp := &spectrum{t: t, q: q, data: data, left: t <= q}
+	n, mode := t, 0
+	if !sp.left {
+		n, mode = q, 1
+	}
+	sp.vectors = make([]float64, n*n)
+	w := make([]float64, n)
+	if err := linalg.EigenSym(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, sp.vectors, n); err != nil {
+		return nil, err
+	}
+	slices.Reverse(w)
+	for i, v := range w {
+		w[i] = math.Sqrt(max(v, 0))
+	}
+	sp.values = w
+	return sp, nil
+}
+
+// rank is the smallest that keeps a share of the energy.
+func (sp *spectrum) rank(share float64) int {
+	var total, sum float64
+	for _, s := range sp.values {
+		total += s * s
+	}
+	for i, s := range sp.values {
+		if sum += s * s; sum >= share*total {
+			return i + 1
+		}
+	}
+	return len(sp.values)
+}
+
+// factors are U (t×r) and V (q×r) of the best approximation U·Vᵀ of rank r,
+// the columns of both having the square root of the singular value as norm.
+func (sp *spectrum) factors(r int) (u, v *mat.Dense) {
+	n := len(sp.values)
+	known := mat.NewDense(n, r, nil)
+	for i := range n {
+		for c := range r {
+			known.Set(i, c, sp.vectors[i*n+n-1-c])
+		}
+	}
+	a := mat.NewDense(sp.t, sp.q, sp.data)
+	other := new(mat.Dense)
+	if sp.left {
+		other.Mul(a.T(), known)
+	} else {
+		other.Mul(a, known)
+	}
+	// known has unit columns, other singular values as norms.
+	scale := func(m *mat.Dense, power float64) {
+		rows, _ := m.Dims()
+		for c := range r {
+			if sp.values[c] == 0 {
+				continue
+			}
+			f := math.Pow(sp.values[c], power)
+			for i := range rows {
+				m.Set(i, c, m.At(i, c)*f)
+			}
+		}
+	}
+	scale(known, 0.5)
+	scale(other, -0.5)
+	if sp.left {
+		return known, other
+	}
+	return other, known
+}

@@ -1,0 +1,432 @@
+package cpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"gonum.org/v1/gonum/mat"
+	"gorgonia.org/tensor"
+
+	"github.com/lowrank-go/lowrank/internal/gemm"
+	"github.com/lowrank-go/lowrank/internal/linalg"
+	"github.com/lowrank-go/lowrank/internal/tensorops"
+)
+
+// ErrSettings is wrapped by errors about a rank, a start or other settings that
+// make no sense for the tensor.
+var ErrSettings = errors.New("cpd: bad settings")
+
+// Init is a way to start.
+type Init string
+
+// The starts.
+const (
+	// InitHOSVD takes the leading eigenvectors of the unfoldings' Gram
+	// matrices, and random columns where the rank is above a dimension.
+	InitHOSVD Init = "hosvd"
+	// InitRandom takes normal random numbers.
+	InitRandom Init = "random"
+)
+
+// Settings are the choices; the zero value, or nil, is a single start from the
+// HOSVD.
+type Settings struct {
+	// Init is the first start, "" meaning InitHOSVD.
+	Init Init
+	// Start, where not nil, is the first start in place of Init; it is not
+	// changed.
+	Start *Kruskal
+	// Starts is the number of starts, 0 meaning 1; the best result counts.
+	// All but the first are random.
+	Starts int
+	// Seed is where random numbers come from.
+	Seed uint64
+	// MaxSweeps bounds the sweeps of a start; 0 means 500.
+	MaxSweeps int
+	// Tol and Patience stop a start when Patience sweeps in a row have each
+	// lowered the relative error by less than Tol; 0 means 1e-8 and 10. One
+	// flat sweep is no sign of convergence: ALS has plateaus.
+	Tol      float64
+	Patience int
+	// Ridge, relative to ‖X‖, adds (Ridge·‖X‖)^(2/N)·Σ‖U_n‖² to the squared
+	// error, which keeps components from growing; 0 is plain least squares.
+	// The error is then no longer what is minimised, and may rise.
+	Ridge float64
+	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change
+	// the result.
+	Workers int
+	// Progress, where not nil, is called after every sweep.
+	Progress func(start, sweep int, relError float64)
+}
+
+// Status says why a start stopped.
+type Status string
+
+// The reasons.
+const (
+	Converged  Status = "converged"
+	SweepLimit Status = "sweep limit"
+	// Exact means that the error reached the rounding of float64.
+	Exact Status = "exact"
+)
+
+// Result is the best decomposition and how it came about.
+type Result struct {
+	// Kruskal is arranged: unit columns, weights falling.
+	Kruskal
+	// RelError is ‖X − X̂‖/‖X‖, 0 for a zero tensor.
+	RelError float64
+	// Errors is the relative error after each sweep of the best start, and
+	// Sweeps their number.
+	Errors []float64
+	Sweeps int
+	Status Status
+	// Start is the number of the best start, from 0.
+	Start int
+}
+
+// exact is the relative error below which a sweep cannot improve.
+const exact = 1e-14
+
+// ALS fits a Kruskal tensor of the given rank by alternating least squares. Any
+// rank from 1 on is accepted; where it is more than the tensor carries, the
+// surplus components are small or share what there is. A zero tensor gives
+// zero weights. The context ends it between sweeps with the context's error.
+func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result, error) {
+	if set == nil {
+		set = &Settings{}
+	}
+	shape, data, err := tensorops.View(x)
+	if err != nil {
+		return nil, fmt.Errorf("cpd: %w", err)
+	}
+	s := *set
+	if s.Starts == 0 {
+		s.Starts = 1
+	}
+	if s.MaxSweeps == 0 {
+		s.MaxSweeps = 500
+	}
+	if s.Tol == 0 {
+		s.Tol = 1e-8
+	}
+	if s.Patience == 0 {
+		s.Patience = 10
+	}
+	if s.Init == "" {
+		s.Init = InitHOSVD
+	}
+	switch {
+	case len(shape) < 2:
+		return nil, fmt.Errorf("%w: a tensor of order %d; want at least 2", ErrSettings, len(shape))
+	case rank < 1:
+		return nil, fmt.Errorf("%w: rank %d", ErrSettings, rank)
+	case s.Starts < 0 || s.MaxSweeps < 0 || s.Patience < 0 || s.Tol < 0 || s.Ridge < 0 || math.IsNaN(s.Tol) || math.IsNaN(s.Ridge):
+		return nil, fmt.Errorf("%w: a negative number of starts, sweeps, tolerance or ridge", ErrSettings)
+	case s.Init != InitHOSVD && s.Init != InitRandom:
+		return nil, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, s.Init, InitHOSVD, InitRandom)
+	}
+	if s.Start != nil {
+		if err := s.Start.Validate(); err != nil {
+			return nil, err
+		}
+		if got := s.Start.Shape(); s.Start.Rank() != rank || !equal(got, shape) {
+			return nil, fmt.Errorf("%w: a start of shape %v and rank %d for a tensor of %v at rank %d", ErrSettings, got, s.Start.Rank(), shape, rank)
+		}
+	}
+	a := &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data)}
+	if a.norm == 0 {
+		return a.zero(), nil
+	}
+	// Scaled to unit norm, so that nothing below depends on units.
+	a.data = make([]float64, len(data))
+	for i, v := range data {
+		a.data[i] = v / a.norm
+	}
+	var best *Result
+	for start := range s.Starts {
+		r, err := a.run(ctx, start)
+		if err != nil {
+			return nil, err
+		}
+		if best == nil || r.RelError < best.RelError {
+			best = r
+		}
+	}
+	return best, nil
+}
+
+func equal(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// als is a tensor of unit norm and the state of one start.
+type als struct {
+	set   Settings
+	shape []int
+	data  []float64
+	rank  int
+	norm  float64
+	// u are the factors, I_n×R row-major, g their Gram matrices, w the weights.
+	u, g [][]float64
+	w    []float64
+}
+
+func (a *als) zero() *Result {
+	k := Kruskal{Weights: make([]float64, a.rank)}
+	for _, d := range a.shape {
+		u := mat.NewDense(d, a.rank, nil)
+		for r := range a.rank {
+			u.Set(0, r, 1)
+		}
+		k.Factors = append(k.Factors, u)
+	}
+	return &Result{Kruskal: k, Status: Exact}
+}
+
+// start sets the factors of a start.
+func (a *als) start(number int) error {
+	a.u = make([][]float64, len(a.shape))
+	a.g = make([][]float64, len(a.shape))
+	a.w = make([]float64, a.rank)
+	rng := rand.New(rand.NewPCG(a.set.Seed, uint64(number)))
+	for n, d := range a.shape {
+		u := make([]float64, d*a.rank)
+		switch {
+		case number == 0 && a.set.Start != nil:
+			f := a.set.Start.Factors[n]
+			for i := range d {
+				for r := range a.rank {
+					u[i*a.rank+r] = f.At(i, r)
+				}
+			}
+		default:
+			for i := range u {
+				u[i] = rng.NormFloat64()
+			}
+			if number > 0 || a.set.Init == InitRandom {
+				break
+			}
+			w, z := make([]float64, d), make([]float64, d*d)
+			if err := linalg.EigenSym(a.set.Workers, d, tensorops.Gram(a.set.Workers, a.shape, a.data, n), d, w, z, d); err != nil {
+				return fmt.Errorf("cpd: %w", err)
+			}
+			for r := range min(d, a.rank) {
+				// Directions that the tensor does not have stay random.
+				if w[d-1-r] <= 1e-14*w[d-1] {
+					break
+				}
+				for i := range d {
+					u[i*a.rank+r] = z[i*d+d-1-r]
+				}
+			}
+		}
+		a.u[n] = u
+		a.g[n] = make([]float64, a.rank*a.rank)
+		a.normalise(n)
+	}
+	return nil
+}
+
+// normalise gives the columns of factor n unit norm, stores the norms as
+// weights, and refreshes the Gram matrix. A zero column stays zero.
+func (a *als) normalise(n int) {
+	sq := make([]float64, a.rank)
+	u := a.u[n]
+	for i := 0; i < len(u); i += a.rank {
+		for r, v := range u[i : i+a.rank] {
+			sq[r] += v * v
+		}
+	}
+	inv := make([]float64, a.rank)
+	for r, v := range sq {
+		a.w[r] = math.Sqrt(v)
+		if a.w[r] > 0 {
+			inv[r] = 1 / a.w[r]
+		}
+	}
+	for i := 0; i < len(u); i += a.rank {
+		for r := range inv {
+			u[i+r] *= inv[r]
+		}
+	}
+	gemm.Gram64(a.set.Workers, true, a.rank, len(u)/a.rank, 1, u, a.rank, 0, a.g[n], a.rank)
+}
+
+// gamma is the Hadamard product of the Gram matrices of all factors but skip.
+func (a *als) gamma(skip int) []float64 {
+	out := make([]float64, a.rank*a.rank)
+	for i := range out {
+		out[i] = 1
+	}
+	for n, g := range a.g {
+		if n != skip {
+			for i, v := range g {
+				out[i] *= v
+			}
+		}
+	}
+	return out
+}
+
+func (a *als) run(ctx context.Context, number int) (*Result, error) {
+	if err := a.start(number); err != nil {
+		return nil, err
+	}
+	workers := a.set.Workers
+	h := tensorops.Split(a.shape)
+	res := &Result{Status: SweepLimit, Start: number}
+	calm, last := 0, math.Inf(1)
+	for res.Sweeps < a.set.MaxSweeps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var m []float64
+		for _, half := range [][2]int{{0, h}, {h, len(a.shape)}} {
+			left := half[0] == 0
+			sizes, factors := a.shape[half[0]:half[1]], a.u[half[0]:half[1]]
+			partial := tensorops.PartialMTTKRP(workers, a.shape, a.data, h, left, a.u, a.rank)
+			for n := range sizes {
+				m = tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)
+				if err := a.update(half[0]+n, m); err != nil {
+					return nil, err
+				}
+			}
+			if h == len(a.shape) {
+				break
+			}
+		}
+		res.Sweeps++
+		e := a.relError(m)
+		res.Errors = append(res.Errors, e)
+		if a.set.Progress != nil {
+			a.set.Progress(number, res.Sweeps, e)
+		}
+		if e <= exact {
+			res.Status = Exact
+			break
+		}
+		if last-e < a.set.Tol {
+			if calm++; calm >= a.set.Patience {
+				res.Status = Converged
+				break
+			}
+		} else {
+			calm = 0
+		}
+		last = e
+	}
+	a.finish(res)
+	return res, nil
+}
+
+// update is the least-squares solution for factor n, m·Γ⁻¹.
+func (a *als) update(n int, m []float64) error {
+	g := a.gamma(n)
+	if a.set.Ridge > 0 {
+		ridge := math.Pow(a.set.Ridge, 2/float64(len(a.shape)))
+		for r := range a.rank {
+			g[r*a.rank+r] += ridge
+		}
+	}
+	u, err := solve(a.set.Workers, g, m, a.rank)
+	if err != nil {
+		return fmt.Errorf("cpd: %w", err)
+	}
+	a.u[n] = u
+	a.normalise(n)
+	return nil
+}
+
+// solve returns m·G⁺ for a positive semi-definite G, R×R: by Cholesky where G is
+// safely regular, else by eigenvalues with those below 1e-13 of the largest cut.
+func solve(workers int, g, m []float64, r int) ([]float64, error) {
+	rows := len(m) / r
+	var chol mat.Cholesky
+	if chol.Factorize(mat.NewSymDense(r, append([]float64(nil), g...))) && chol.Cond() < 1e12 {
+		// X·G = M is G·Xᵀ = Mᵀ.
+		var xt mat.Dense
+		if err := chol.SolveTo(&xt, mat.NewDense(rows, r, m).T()); err == nil {
+			out := make([]float64, len(m))
+			for i := range rows {
+				for j := range r {
+					out[i*r+j] = xt.At(j, i)
+				}
+			}
+			return out, nil
+		}
+	}
+	w, z := make([]float64, r), make([]float64, r*r)
+	if err := linalg.EigenSym(workers, r, g, r, w, z, r); err != nil {
+		return nil, err
+	}
+	t := make([]float64, len(m))
+	gemm.Float64(workers, false, false, rows, r, r, 1, m, r, z, r, 0, t, r)
+	for i := range t {
+		if v := w[i%r]; v > 1e-13*w[r-1] {
+			t[i] /= v
+		} else {
+			t[i] = 0
+		}
+	}
+	out := make([]float64, len(m))
+	gemm.Float64(workers, false, true, rows, r, r, 1, t, r, z, r, 0, out, r)
+	return out, nil
+}
+
+// relError is ‖X − X̂‖ from the MTTKRP m of the last mode, which was updated
+// last: ‖X‖² − 2⟨m, U·diag(w)⟩ + wᵀ(Γ∘UᵀU)w, with ‖X‖ = 1. The sum loses its
+// digits where the error is small; then the residual is formed.
+func (a *als) relError(m []float64) float64 {
+	last := len(a.shape) - 1
+	var inner, square float64
+	for i, v := range a.u[last] {
+		inner += v * a.w[i%a.rank] * m[i]
+	}
+	g := a.gamma(-1)
+	for i, v := range g {
+		square += v * a.w[i/a.rank] * a.w[i%a.rank]
+	}
+	if e2 := 1 - 2*inner + square; e2 > 1e-8*max(1, square) {
+		return math.Sqrt(e2)
+	}
+	k := a.kruskal()
+	full := k.full(a.set.Workers)
+	for i, v := range a.data {
+		full[i] -= v
+	}
+	return tensorops.Norm(full)
+}
+
+func (a *als) kruskal() *Kruskal {
+	k := &Kruskal{Weights: append([]float64(nil), a.w...)}
+	for n, u := range a.u {
+		k.Factors = append(k.Factors, mat.NewDense(a.shape[n], a.rank, append([]float64(nil), u...)))
+	}
+	return k
+}
+
+// finish fills in the factors, back in the units of X.
+func (a *als) finish(res *Result) {
+	k := a.kruskal()
+	full := k.full(a.set.Workers)
+	for i, v := range a.data {
+		full[i] -= v
+	}
+	res.RelError = tensorops.Norm(full)
+	for r := range k.Weights {
+		k.Weights[r] *= a.norm
+	}
+	res.Kruskal = *k.Arranged()
+}

@@ -1,0 +1,106 @@
+package tensorops
+
+import "github.com/lowrank-go/lowrank/internal/gemm"
+
+// KhatriRao is the column-wise Kronecker product of factors of sizes[i]×r
+// (row-major), the last index fastest: (product of sizes)×r. Of no factors it
+// is one row of ones.
+func KhatriRao(sizes []int, factors [][]float64, r int) []float64 {
+	out := make([]float64, r)
+	for i := range out {
+		out[i] = 1
+	}
+	for f, u := range factors {
+		rows := len(out) / r
+		next := make([]float64, rows*sizes[f]*r)
+		for a := range rows {
+			for b := range sizes[f] {
+				dst, x, y := next[(a*sizes[f]+b)*r:][:r], out[a*r:][:r], u[b*r:][:r]
+				for c := range dst {
+					dst[c] = x[c] * y[c]
+				}
+			}
+		}
+		out = next
+	}
+	return out
+}
+
+// Kruskal multiplies out Σ_c Π_n u_n[i_n,c], for factors of I_n×r, row-major.
+func Kruskal(workers int, shape []int, factors [][]float64, r int) []float64 {
+	h := Split(shape)
+	left, right := Product(shape[:h]), Product(shape[h:])
+	out := make([]float64, left*right)
+	gemm.Float64(workers, false, true, left, right, r, 1, KhatriRao(shape[:h], factors[:h], r), r,
+		KhatriRao(shape[h:], factors[h:], r), r, 0, out, right)
+	return out
+}
+
+// Split is where a dimension tree divides the modes: into [0,h) and [h,N), both
+// non-empty for orders above 1, with the least sum of the two products, which
+// is what the partial MTTKRPs and the Khatri-Rao products of the halves take.
+func Split(shape []int) int {
+	best, least := 0, 0
+	for h := 1; h < len(shape); h++ {
+		if s := Product(shape[:h]) + Product(shape[h:]); best == 0 || s < least {
+			best, least = h, s
+		}
+	}
+	if best == 0 {
+		return len(shape)
+	}
+	return best
+}
+
+// PartialMTTKRP contracts one half of the modes with its factors: for the left
+// half kept it is X·KR(right), (product of shape[:h])×r; for the right half
+// kept Xᵀ·KR(left), (product of shape[h:])×r.
+func PartialMTTKRP(workers int, shape []int, data []float64, h int, keepLeft bool, factors [][]float64, r int) []float64 {
+	left, right := Product(shape[:h]), Product(shape[h:])
+	if keepLeft {
+		out := make([]float64, left*r)
+		gemm.Float64(workers, false, false, left, r, right, 1, data, right, KhatriRao(shape[h:], factors[h:], r), r, 0, out, r)
+		return out
+	}
+	out := make([]float64, right*r)
+	gemm.Float64(workers, true, false, right, r, left, 1, data, right, KhatriRao(shape[:h], factors[:h], r), r, 0, out, r)
+	return out
+}
+
+// FinishMTTKRP contracts a partial MTTKRP over sizes (a half's modes) with the
+// factors of all of them but n: sizes[n]×r.
+func FinishMTTKRP(sizes []int, partial []float64, factors [][]float64, n, r int) []float64 {
+	if len(sizes) == 1 {
+		return partial
+	}
+	before := KhatriRao(sizes[:n], factors[:n], r)
+	after := KhatriRao(sizes[n+1:], factors[n+1:], r)
+	left, right := len(before)/r, len(after)/r
+	out := make([]float64, sizes[n]*r)
+	for l := range left {
+		bl := before[l*r:][:r]
+		for i := range sizes[n] {
+			dst := out[i*r:][:r]
+			for k := range right {
+				p := partial[((l*sizes[n]+i)*right+k)*r:][:r]
+				ak := after[k*r:][:r]
+				for c := range dst {
+					dst[c] += p[c] * bl[c] * ak[c]
+				}
+			}
+		}
+	}
+	return out
+}
+
+// MTTKRP is the matricised tensor times Khatri-Rao product of mode n,
+// I_n×r: X_(n) times the Khatri-Rao product of all factors but the n-th, which
+// is never formed as a whole.
+func MTTKRP(workers int, shape []int, data []float64, factors [][]float64, n, r int) []float64 {
+	h := Split(shape)
+	partial := PartialMTTKRP(workers, shape, data, h, n < h, factors, r)
+	if n < h {
+		return FinishMTTKRP(shape[:h], partial, factors[:h], n, r)
+	}
+	return FinishMTTKRP(shape[h:], partial, factors[h:], n-h, r)
+}

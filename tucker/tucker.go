@@ -1,0 +1,514 @@
+package tucker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/gonum/mat"
+	"gorgonia.org/tensor"
+
+	"github.com/lowrank-go/lowrank/internal/linalg"
+	"github.com/lowrank-go/lowrank/internal/tensorops"
+)
+
+// ErrSettings is wrapped by errors about modes, ranks or bounds that make no
+// sense for the tensor.
+var ErrSettings = errors.New("tucker: bad settings")
+
+// Tucker is a core and factors.
+type Tucker struct {
+	// Core has R_n in place of I_n where mode n has a factor.
+	Core *tensor.Dense
+	// Factors has one entry a mode: I_n×R_n with orthonormal columns, or nil
+	// where the mode is left alone.
+	Factors []*mat.Dense
+}
+
+// Ranks are the dimensions of the core.
+func (t *Tucker) Ranks() []int { return append([]int(nil), t.Core.Shape()...) }
+
+// Params is the number of values of the core and the factors.
+func (t *Tucker) Params() int {
+	n := tensorops.Product(t.Core.Shape())
+	for _, u := range t.Factors {
+		if u != nil {
+			r, c := u.Dims()
+			n += r * c
+		}
+	}
+	return n
+}
+
+// Norm is the Frobenius norm of the tensor that t stands for, which is that of
+// its core because the factors are orthonormal.
+func (t *Tucker) Norm() float64 {
+	_, core, err := tensorops.View(t.Core)
+	if err != nil {
+		return math.NaN()
+	}
+	return tensorops.Norm(core)
+}
+
+// Sensitivity is the expected squared error of the tensor for each unit of
+// variance of independent noise on all entries of the core and the factors:
+// the number of entries of the core, and I_n·‖G‖² for each factor.
+func (t *Tucker) Sensitivity() float64 {
+	norm := t.Norm()
+	s := float64(tensorops.Product(t.Core.Shape()))
+	for _, u := range t.Factors {
+		if u != nil {
+			rows, _ := u.Dims()
+			s += float64(rows) * norm * norm
+		}
+	}
+	return s
+}
+
+// Reconstruct multiplies the core with the factors. The error wraps
+// ErrSettings where their sizes do not fit.
+func (t *Tucker) Reconstruct() (*tensor.Dense, error) {
+	shape, data, err := tensorops.View(t.Core)
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Factors) != len(shape) {
+		return nil, fmt.Errorf("%w: %d factors for a core of order %d", ErrSettings, len(t.Factors), len(shape))
+	}
+	for n, u := range t.Factors {
+		if u == nil {
+			continue
+		}
+		rows, cols := u.Dims()
+		if cols != shape[n] {
+			return nil, fmt.Errorf("%w: factor %d has %d columns, the core %d in that mode", ErrSettings, n, cols, shape[n])
+		}
+		shape, data = tensorops.MulMode(0, shape, data, n, false, dense(u), rows)
+	}
+	return tensorops.Wrap(shape, slices.Clone(data)), nil
+}
+
+// dense is the values of m in row-major order without gaps.
+func dense(m *mat.Dense) []float64 {
+	raw := m.RawMatrix()
+	if raw.Stride == raw.Cols {
+		return raw.Data[:raw.Rows*raw.Cols]
+	}
+	return mat.DenseCopyOf(m).RawMatrix().Data
+}
+
+// Settings are the choices; one of Ranks and RelError is needed.
+type Settings struct {
+	// Modes are the modes to compress, all where empty.
+	Modes []int
+	// Ranks has one rank for each of Modes, or a single one for all of them;
+	// a rank above what the mode can have is cut.
+	Ranks []int
+	// RelError bounds ‖X − X̂‖/‖X‖, in place of Ranks: the ranks of the fewest
+	// parameters whose truncated HOSVD keeps the bound are chosen, and HOOI
+	// lowers them further where it can.
+	RelError float64
+	// MaxSweeps bounds HOOI; 0 means 50.
+	MaxSweeps int
+	// Tol stops HOOI when a sweep lowers the relative error by less than
+	// this; 0 means 1e-7.
+	Tol float64
+	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change
+	// the result.
+	Workers int
+	// Progress, where not nil, is called after every sweep of HOOI.
+	Progress func(sweep int, relError float64)
+}
+
+// Status says why an iteration stopped.
+type Status string
+
+// The reasons.
+const (
+	Direct     Status = "direct" // nothing was iterated
+	Converged  Status = "converged"
+	SweepLimit Status = "sweep limit"
+)
+
+// Result is a decomposition and how it came about.
+type Result struct {
+	Tucker
+	// RelError is ‖X − X̂‖/‖X‖, 0 for a zero tensor.
+	RelError float64
+	// Sweeps is the number of sweeps of HOOI, and Errors the relative error
+	// of the start and after each.
+	Sweeps int
+	Errors []float64
+	Status Status
+}
+
+// plan is a tensor and settings that have been checked.
+type plan struct {
+	shape   []int
+	data    []float64
+	norm    float64
+	modes   []int
+	ranks   []int // of modes
+	set     Settings
+	factors [][]float64 // of every mode, nil where left alone; I_n×rank
+	core    []float64   // and its shape
+	dims    []int
+}
+
+func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
+	shape, data, err := tensorops.View(x)
+	if err != nil {
+		return nil, fmt.Errorf("tucker: %w", err)
+	}
+	p := &plan{shape: shape, data: data, norm: tensorops.Norm(data), set: *set}
+	p.modes = slices.Clone(set.Modes)
+	if len(p.modes) == 0 {
+		for n := range shape {
+			p.modes = append(p.modes, n)
+		}
+	}
+	slices.Sort(p.modes)
+	for i, n := range p.modes {
+		if n < 0 || n >= len(shape) || i > 0 && p.modes[i-1] == n {
+			return nil, fmt.Errorf("%w: modes %v of a tensor of order %d", ErrSettings, set.Modes, len(shape))
+		}
+	}
+	if set.MaxSweeps < 0 || set.Tol < 0 || math.IsNaN(set.Tol) {
+		return nil, fmt.Errorf("%w: at most %d sweeps, tolerance %g", ErrSettings, set.MaxSweeps, set.Tol)
+	}
+	switch {
+	case len(set.Ranks) == 0:
+		if !(set.RelError > 0 && set.RelError < 1) {
+			return nil, fmt.Errorf("%w: no ranks, and a bound of %g on the relative error; want one above 0 and below 1", ErrSettings, set.RelError)
+		}
+		return p, nil
+	case set.RelError != 0:
+		return nil, fmt.Errorf("%w: both ranks %v and a bound of %g on the relative error", ErrSettings, set.Ranks, set.RelError)
+	case len(set.Ranks) != 1 && len(set.Ranks) != len(p.modes):
+		return nil, fmt.Errorf("%w: ranks %v for modes %v", ErrSettings, set.Ranks, p.modes)
+	}
+	p.ranks = make([]int, len(p.modes))
+	for i, n := range p.modes {
+		r := set.Ranks[0]
+		if len(set.Ranks) > 1 {
+			// Ranks belong to Modes in the caller's order.
+			at := i
+			if len(set.Modes) > 0 {
+				at = slices.Index(set.Modes, n)
+			}
+			r = set.Ranks[at]
+		}
+		if r < 1 {
+			return nil, fmt.Errorf("%w: rank %d in mode %d", ErrSettings, r, n)
+		}
+		p.ranks[i] = min(r, shape[n])
+	}
+	p.feasible()
+	return p, nil
+}
+
+// feasible cuts ranks that exceed the product of the others: the core's
+// unfolding could not have them.
+func (p *plan) feasible() {
+	for changed := true; changed; {
+		changed = false
+		dims := slices.Clone(p.shape)
+		for i, n := range p.modes {
+			dims[n] = p.ranks[i]
+		}
+		for i, n := range p.modes {
+			others := 1
+			for m, d := range dims {
+				if m != n {
+					others = min(others*d, math.MaxInt/1024)
+				}
+			}
+			if p.ranks[i] > others {
+				p.ranks[i], dims[n], changed = others, others, true
+			}
+		}
+	}
+}
+
+// leading computes the eigenvectors of a Gram matrix, I×I, of the largest
+// eigenvalues: as many as r, or, where keep is not negative, as few as have
+// eigenvalues that sum to keep. Signs are fixed: the entry of largest
+// magnitude of a vector is positive.
+func (p *plan) leading(gram []float64, size, r int, keep float64) (u []float64, rank int, err error) {
+	w, z := make([]float64, size), make([]float64, size*size)
+	if err := linalg.EigenSym(p.set.Workers, size, gram, size, w, z, size); err != nil {
+		return nil, 0, fmt.Errorf("tucker: %w", err)
+	}
+	if keep >= 0 {
+		var sum float64
+		for r = 1; r < size; r++ {
+			if sum += max(w[size-r], 0); sum >= keep {
+				break
+			}
+		}
+	}
+	return columns(z, size, r), r, nil
+}
+
+// columns are the last r columns of z, size×size, in reverse order, with signs
+// fixed.
+func columns(z []float64, size, r int) []float64 {
+	u := make([]float64, size*r)
+	for c := range r {
+		top, sign := 0.0, 1.0
+		for i := range size {
+			if v := z[i*size+size-1-c]; math.Abs(v) > top*(1+1e-9) {
+				top, sign = math.Abs(v), math.Copysign(1, v)
+			}
+		}
+		for i := range size {
+			u[i*r+c] = sign * z[i*size+size-1-c]
+		}
+	}
+	return u
+}
+
+// project multiplies X with the transposed factors of all compressed modes but
+// skip (−1 for none).
+func (p *plan) project(skip int) ([]int, []float64) {
+	dims, data := p.shape, p.data
+	for i, n := range p.modes {
+		if n != skip && p.factors[n] != nil {
+			dims, data = tensorops.MulMode(p.set.Workers, dims, data, n, true, p.factors[n], p.ranks[i])
+		}
+	}
+	return dims, data
+}
+
+// hosvd finds the factors one mode after another, each from the whole tensor,
+// and the core. Without ranks it chooses them.
+func (p *plan) hosvd() error {
+	p.factors = make([][]float64, len(p.shape))
+	choose := p.ranks == nil
+	if choose {
+		p.ranks = make([]int, len(p.modes))
+		for i, n := range p.modes {
+			p.ranks[i] = p.shape[n]
+		}
+	}
+	for i, n := range p.modes {
+		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.shape, p.data, n), p.shape[n], p.ranks[i], -1)
+		if err != nil {
+			return err
+		}
+		p.factors[n] = u
+	}
+	p.dims, p.core = p.project(-1)
+	if choose {
+		p.cut(p.choose())
+	}
+	return nil
+}
+
+// choose returns the ranks of the fewest parameters such that the leading part
+// of the full core keeps (1 − RelError²)·‖X‖². Of all rank tuples it tries
+// every one, on a table of cumulative energies; ties go to the larger energy.
+func (p *plan) choose() []int {
+	sizes := make([]int, len(p.modes))
+	for i, n := range p.modes {
+		sizes[i] = p.shape[n]
+	}
+	table := make([]float64, tensorops.Product(sizes))
+	index := make([]int, len(p.dims))
+	for _, v := range p.core {
+		at := 0
+		for i, n := range p.modes {
+			at = at*sizes[i] + index[n]
+		}
+		table[at] += v * v
+		for d := len(index) - 1; d >= 0; d-- {
+			if index[d]++; index[d] < p.dims[d] {
+				break
+			}
+			index[d] = 0
+		}
+	}
+	// Prefix sums along each axis.
+	stride := 1
+	for i := len(sizes) - 1; i >= 0; i-- {
+		for at := range table {
+			if at/stride%sizes[i] > 0 {
+				table[at] += table[at-stride]
+			}
+		}
+		stride *= sizes[i]
+	}
+	rest := len(p.data) / len(table)
+	need := p.keep()
+	best := slices.Clone(sizes)
+	least, most := math.Inf(1), 0.0
+	r := make([]int, len(sizes))
+	for at, e := range table {
+		rem := at
+		params, core := 0.0, float64(rest)
+		for i := len(sizes) - 1; i >= 0; i-- {
+			r[i] = rem%sizes[i] + 1
+			rem /= sizes[i]
+			params += float64(sizes[i]) * float64(r[i])
+			core *= float64(r[i])
+		}
+		params += core
+		if e >= need && (params < least || params == least && e > most) {
+			least, most = params, e
+			copy(best, r)
+		}
+	}
+	return best
+}
+
+// keep is the energy that the bound asks for, less the rounding of sums.
+func (p *plan) keep() float64 {
+	return (1 - p.set.RelError*p.set.RelError) * p.norm * p.norm * (1 - 1e-14)
+}
+
+// cut keeps the leading r columns of each factor, and that part of the core.
+func (p *plan) cut(r []int) {
+	for i, n := range p.modes {
+		u := make([]float64, p.shape[n]*r[i])
+		for k := range p.shape[n] {
+			copy(u[k*r[i]:(k+1)*r[i]], p.factors[n][k*p.ranks[i]:])
+		}
+		p.factors[n] = u
+	}
+	p.ranks = r
+	p.dims, p.core = p.project(-1)
+}
+
+// relError is ‖X − X̂‖/‖X‖ for the present core and factors. The difference of
+// squared norms loses all digits where the error is small; then the residual is
+// formed.
+func (p *plan) relError() float64 {
+	if p.norm == 0 {
+		return 0
+	}
+	core := tensorops.Norm(p.core) / p.norm
+	if e2 := 1 - core*core; e2 > 1e-6 {
+		return math.Sqrt(e2)
+	}
+	dims, data := p.dims, p.core
+	for n, u := range p.factors {
+		if u != nil {
+			dims, data = tensorops.MulMode(p.set.Workers, dims, data, n, false, u, p.shape[n])
+		}
+	}
+	diff := make([]float64, len(data))
+	for i, v := range data {
+		diff[i] = p.data[i] - v
+	}
+	return tensorops.Norm(diff) / p.norm
+}
+
+func (p *plan) result() *Result {
+	r := &Result{RelError: p.relError(), Status: Direct}
+	r.Core = tensorops.Wrap(slices.Clone(p.dims), slices.Clone(p.core))
+	r.Factors = make([]*mat.Dense, len(p.shape))
+	for i, n := range p.modes {
+		r.Factors[n] = mat.NewDense(p.shape[n], p.ranks[i], p.factors[n])
+	}
+	r.Errors = []float64{r.RelError}
+	return r
+}
+
+// HOSVD is the truncated higher-order singular value decomposition: the factor
+// of mode n is the leading eigenvectors of X_(n)·X_(n)ᵀ, and the core the
+// projection of X. With E_n the energy cut in mode n, its squared error is
+// between max E_n and ΣE_n. Errors wrap ErrSettings or say what is wrong with x.
+func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
+	p, err := newPlan(x, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := p.hosvd(); err != nil {
+		return nil, err
+	}
+	return p.result(), nil
+}
+
+// HOOI is the higher-order orthogonal iteration: from the truncated HOSVD it
+// replaces the factor of one mode after another by the best one for the others,
+// the leading eigenvectors of the Gram matrix of X projected on them. The error
+// never rises. With Settings.RelError every such step also lowers its rank as
+// far as the bound allows. The context ends it between sweeps with the
+// context's error.
+func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
+	p, err := newPlan(x, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := p.hosvd(); err != nil {
+		return nil, err
+	}
+	limit, tol := p.set.MaxSweeps, p.set.Tol
+	if limit == 0 {
+		limit = 50
+	}
+	if tol == 0 {
+		tol = 1e-7
+	}
+	errs := []float64{p.relError()}
+	status := SweepLimit
+	// One compressed mode has its optimum already.
+	if len(p.modes) == 1 || errs[0] == 0 {
+		limit, status = 0, Converged
+	}
+	sweeps := 0
+	for sweeps < limit {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		before := p.params()
+		for i, n := range p.modes {
+			dims, y := p.project(n)
+			keep := -1.0
+			if p.set.RelError > 0 {
+				keep = p.keep()
+			}
+			u, r, err := p.leading(tensorops.Gram(p.set.Workers, dims, y, n), p.shape[n], p.ranks[i], keep)
+			if err != nil {
+				return nil, err
+			}
+			// Rounding must not raise a rank that was enough.
+			if r > p.ranks[i] {
+				continue
+			}
+			p.factors[n], p.ranks[i] = u, r
+		}
+		p.dims, p.core = p.project(-1)
+		sweeps++
+		e := p.relError()
+		errs = append(errs, e)
+		if p.set.Progress != nil {
+			p.set.Progress(sweeps, e)
+		}
+		if p.params() == before && errs[sweeps-1]-e < tol {
+			status = Converged
+			break
+		}
+	}
+	r := p.result()
+	r.Errors, r.Sweeps, r.Status = errs, sweeps, status
+	return r, nil
+}
+
+func (p *plan) params() int {
+	n := len(p.data)
+	total := 0
+	for i, m := range p.modes {
+		n = n / p.shape[m] * p.ranks[i]
+		total += p.shape[m] * p.ranks[i]
+	}
+	return total + n
+}
