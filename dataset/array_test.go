@@ -138,10 +138,10 @@ func FuzzCIFAR(f *testing.F) {
 }
 
 // idxFile is an IDX file of unsigned bytes.
-func idxFile(data []byte, dims ...int) []byte {
+func idxFile(data []byte, dims ...uint32) []byte {
 	out := []byte{0, 0, 8, byte(len(dims))}
 	for _, d := range dims {
-		out = binary.BigEndian.AppendUint32(out, uint32(d))
+		out = binary.BigEndian.AppendUint32(out, d)
 	}
 	return append(out, data...)
 }

@@ -22,7 +22,8 @@ const (
 // with the decoders of the standard library. Grey images have one channel, all
 // others three; 16-bit samples lose their lower half, alpha is dropped, as by
 // Pillow's convert("RGB"), and a camera's orientation mark has no effect. Errors
-// wrap ErrFormat or ErrLimit, or are those of r.
+// wrap ErrFormat or ErrLimit, or are those of r. Decoding takes up to 20 bytes of
+// memory a pixel (progressive JPEG), at most 64 Mi pixels.
 //
 // The chroma of JPEG images is interpolated as libjpeg does it, because networks
 // are trained on what Pillow reads with libjpeg. What remains is the rounding of
