@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
+	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
 )
@@ -252,6 +253,26 @@ func (p *plan) leading(gram []float64, size, r int, keep float64) (u []float64, 
 	return columns(z, size, r), r, nil
 }
 
+// largeMode is the dimension above which HOOI's eigen-problems are not solved
+// anew in every sweep: a few steps of orthogonal iteration from the factor at
+// hand cost a fraction, never raise the error, and have the same fixed points.
+const largeMode = 128
+
+// refine takes two steps of orthogonal iteration: u becomes an orthonormal
+// basis of G²·u, on which trace(uᵀ·G·u) is no smaller.
+func (p *plan) refine(gram, u []float64, size, r int) []float64 {
+	for range 2 {
+		v := make([]float64, size*r)
+		gemm.Float64(p.set.Workers, false, false, size, r, size, 1, gram, size, u, r, 0, v, r)
+		var qr mat.QR
+		qr.Factorize(mat.NewDense(size, r, v))
+		var q mat.Dense
+		qr.QTo(&q)
+		u = mat.DenseCopyOf(q.Slice(0, size, 0, r)).RawMatrix().Data
+	}
+	return u
+}
+
 // columns are the last r columns of z, size×size, in reverse order, with signs
 // fixed.
 func columns(z []float64, size, r int) []float64 {
@@ -436,9 +457,10 @@ func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error)
 
 // HOOI is the higher-order orthogonal iteration: from the truncated HOSVD it
 // replaces the factor of one mode after another by the best one for the others,
-// the leading eigenvectors of the Gram matrix of X projected on them. The error
-// never rises. With Settings.RelError every such step also lowers its rank as
-// far as the bound allows. The context ends it between sweeps with the
+// the leading eigenvectors of the Gram matrix of X projected on them (for
+// dimensions above 128, by a better one, from two steps of orthogonal iteration). The error
+// never rises. With Settings.RelError such a step also lowers its rank as far as
+// the bound allows (for dimensions above 128, in the first sweep only). The context ends it between sweeps with the
 // context's error.
 func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
 	p, err := newPlan(x, set)
@@ -472,11 +494,16 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 		before := p.params()
 		for i, n := range p.modes {
 			dims, y := p.project(n)
+			gram := tensorops.Gram(p.set.Workers, dims, y, n)
+			if p.shape[n] > largeMode && (p.set.RelError == 0 || sweeps > 0) {
+				p.factors[n] = p.refine(gram, p.factors[n], p.shape[n], p.ranks[i])
+				continue
+			}
 			keep := -1.0
 			if p.set.RelError > 0 {
 				keep = p.keep()
 			}
-			u, r, err := p.leading(tensorops.Gram(p.set.Workers, dims, y, n), p.shape[n], p.ranks[i], keep)
+			u, r, err := p.leading(gram, p.shape[n], p.ranks[i], keep)
 			if err != nil {
 				return nil, err
 			}
