@@ -112,6 +112,9 @@ func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Opt
 				return factorised{}, err
 			}
 			ranks[0], ranks[1] = max(ranks[0], r.Ranks()[0]), max(ranks[1], r.Ranks()[1])
+			if len(parts) == 1 && ranks[0] < t && ranks[1] < s {
+				return tuckerChain(k, []*tucker.Result{r})
+			}
 		}
 	case Ratio:
 		var err error
@@ -136,19 +139,26 @@ func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Opt
 	if len(modes) == 0 {
 		return factorised{reason: fmt.Sprintf("rank %d,%d is full", ranks[0], ranks[1])}, nil
 	}
-	var f factorised
-	var decs []*tucker.Tucker
+	var results []*tucker.Result
 	for _, x := range parts {
 		r, err := tucker.HOOI(ctx, x, &tucker.Settings{Modes: modes, Ranks: chosen, MaxSweeps: hooiSweeps, Workers: opt.Workers})
 		if err != nil {
 			return factorised{}, err
 		}
-		decs = append(decs, &r.Tucker)
+		results = append(results, r)
+	}
+	return tuckerChain(k, results)
+}
+
+// tuckerChain is the chain of the groups' decompositions.
+func tuckerChain(k *conv.Kernel, results []*tucker.Result) (f factorised, err error) {
+	var parts []*tucker.Tucker
+	for _, r := range results {
+		parts = append(parts, &r.Tucker)
 		f.before += r.Sensitivity()
 	}
 	f.after = f.before
-	var err error
-	f.chain, err = conv.FromTucker(k, decs)
+	f.chain, err = conv.FromTucker(k, parts)
 	return f, err
 }
 

@@ -107,6 +107,9 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 		if opt.Progress != nil {
 			opt.Progress(i, len(targets), t.Name)
 		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		start := time.Now()
 		r, err := layer(ctx, t, chosen[i], opt)
 		if err != nil {

@@ -274,6 +274,17 @@ func unfolding(shape []int, data []float64, mode int, set *Settings) (Result, er
 	rows := shape[mode]
 	cols := len(data) / rows
 	u := tensorops.Unfold(shape, data, mode)
+	// Squares must neither overflow nor vanish; a power of two rounds nothing.
+	scale := 1.0
+	if norm := tensorops.Norm(u); norm > 0 && (norm < 1e-100 || norm > 1e100) {
+		_, exp := math.Frexp(norm)
+		scale = math.Ldexp(1, exp)
+		scaled := make([]float64, len(u))
+		for i, v := range u {
+			scaled[i] = v / scale
+		}
+		u = scaled
+	}
 	n := min(rows, cols)
 	// The smaller of X·Xᵀ and Xᵀ·X.
 	gram := tensorops.Gram(workers, []int{rows, cols}, u, 0)
@@ -285,7 +296,7 @@ func unfolding(shape []int, data []float64, mode int, set *Settings) (Result, er
 		return Result{}, fmt.Errorf("vbmf: %w", err)
 	}
 	for i, v := range w {
-		w[i] = math.Sqrt(max(v, 0))
+		w[i] = scale * math.Sqrt(max(v, 0))
 	}
 	return Singular(w, rows, cols, set)
 }
