@@ -110,6 +110,10 @@ const (
 	fewPieces   = 8       // with fewer, the output channels are divided too
 )
 
+// workerMACs is the work, in multiply-accumulates, that pays for waking another
+// goroutine: some tens of microseconds.
+const workerMACs = 1 << 21
+
 // Forward computes the convolution of x into dst (allocated when nil, resized
 // to fit otherwise; it must not share memory with x) and returns dst. A result
 // does not depend on workers; 0 means GOMAXPROCS. The error wraps ErrShape.
@@ -139,6 +143,8 @@ func (l *Layer) Forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
 	if n := x.N * bands; n < fewPieces && !l.depthwise {
 		parts = min((fewPieces+n-1)/n, panels)
 	}
+	work := k.Shape[0] * k.Shape[1] * k.Taps() * x.N * oh * ow
+	workers = min(parallel.Workers(workers), 1+work/workerMACs)
 	parallel.For(workers, x.N*bands*parts, func(i int) {
 		s := scratches.Get().(*scratch)
 		defer scratches.Put(s)
