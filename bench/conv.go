@@ -1,0 +1,3 @@
+package main
+
+func convs(o options) error { return nil }
