@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/lowrank-go/lowrank/internal/gemm"
 )
@@ -62,6 +63,10 @@ func (c *Chain) Validate() error {
 		if _, err := c.spatial(axis); err != nil {
 			return err
 		}
+	}
+	ranks, known := map[Kind]int{Dense: 0, SVD: 1, Tucker2: 2, CP: 1}[c.Kind]
+	if !known || len(c.Rank) != ranks || slices.ContainsFunc(c.Rank, func(r int) bool { return r < 1 }) {
+		return fmt.Errorf("%w: a chain of kind %q with ranks %v", ErrShape, c.Kind, c.Rank)
 	}
 	return nil
 }

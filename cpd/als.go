@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
@@ -37,10 +38,11 @@ type Settings struct {
 	// Init is the first start, "" meaning InitHOSVD.
 	Init Init
 	// Start, where not nil, is the first start in place of Init; it is not
-	// changed.
+	// changed. Its weights, the scale of its columns and its first factor do
+	// not matter, since that factor is solved for first.
 	Start *Kruskal
 	// Starts is the number of starts, 0 meaning 1; the best result counts.
-	// All but the first are random.
+	// All but the first are random, and none follows one that ends Exact.
 	Starts int
 	// Seed is where random numbers come from.
 	Seed uint64
@@ -124,8 +126,8 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 		return nil, fmt.Errorf("%w: a tensor of order %d; want at least 2", ErrSettings, len(shape))
 	case rank < 1:
 		return nil, fmt.Errorf("%w: rank %d", ErrSettings, rank)
-	case s.Starts < 0 || s.MaxSweeps < 0 || s.Patience < 0 || s.Tol < 0 || s.Ridge < 0 || math.IsNaN(s.Tol) || math.IsNaN(s.Ridge):
-		return nil, fmt.Errorf("%w: a negative number of starts, sweeps, tolerance or ridge", ErrSettings)
+	case s.Starts < 0 || s.MaxSweeps < 0 || s.Patience < 0 || s.Tol < 0 || s.Ridge < 0 || math.IsNaN(s.Tol) || math.IsNaN(s.Ridge) || math.IsInf(s.Ridge, 1):
+		return nil, fmt.Errorf("%w: %d starts, %d sweeps, patience %d, tolerance %g, ridge %g; want none negative", ErrSettings, s.Starts, s.MaxSweeps, s.Patience, s.Tol, s.Ridge)
 	case s.Init != InitHOSVD && s.Init != InitRandom:
 		return nil, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, s.Init, InitHOSVD, InitRandom)
 	}
@@ -133,11 +135,19 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 		if err := s.Start.Validate(); err != nil {
 			return nil, err
 		}
-		if got := s.Start.Shape(); s.Start.Rank() != rank || !equal(got, shape) {
+		if got := s.Start.Shape(); s.Start.Rank() != rank || !slices.Equal(got, shape) {
 			return nil, fmt.Errorf("%w: a start of shape %v and rank %d for a tensor of %v at rank %d", ErrSettings, got, s.Start.Rank(), shape, rank)
+		}
+		for n, u := range s.Start.Factors {
+			if norm := mat.Norm(u, math.Inf(1)); math.IsNaN(norm) || math.IsInf(norm, 0) {
+				return nil, fmt.Errorf("%w: factor %d of the start is not finite", ErrSettings, n)
+			}
 		}
 	}
 	a := &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data)}
+	if math.IsInf(a.norm, 0) {
+		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
+	}
 	if a.norm == 0 {
 		return a.zero(), nil
 	}
@@ -155,20 +165,11 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 		if best == nil || r.RelError < best.RelError {
 			best = r
 		}
-	}
-	return best, nil
-}
-
-func equal(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
+		if r.Status == Exact {
+			break
 		}
 	}
-	return true
+	return best, nil
 }
 
 // als is a tensor of unit norm and the state of one start.
@@ -205,12 +206,12 @@ func (a *als) start(number int) error {
 		u := make([]float64, d*a.rank)
 		switch {
 		case number == 0 && a.set.Start != nil:
-			f := a.set.Start.Factors[n]
-			for i := range d {
-				for r := range a.rank {
-					u[i*a.rank+r] = f.At(i, r)
-				}
+			// Unit columns first: normalise squares entries as they are.
+			f := mat.DenseCopyOf(a.set.Start.Factors[n])
+			for r := range a.rank {
+				divideColumn(f, r, columnNorm(f, r))
 			}
+			copy(u, f.RawMatrix().Data)
 		default:
 			for i := range u {
 				u[i] = rng.NormFloat64()
@@ -284,31 +285,27 @@ func (a *als) run(ctx context.Context, number int) (*Result, error) {
 	if err := a.start(number); err != nil {
 		return nil, err
 	}
-	workers := a.set.Workers
-	h := tensorops.Split(a.shape)
 	res := &Result{Status: SweepLimit, Start: number}
 	calm, last := 0, math.Inf(1)
 	for res.Sweeps < a.set.MaxSweeps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		var m []float64
-		for _, half := range [][2]int{{0, h}, {h, len(a.shape)}} {
-			left := half[0] == 0
-			sizes, factors := a.shape[half[0]:half[1]], a.u[half[0]:half[1]]
-			partial := tensorops.PartialMTTKRP(workers, a.shape, a.data, h, left, a.u, a.rank)
-			for n := range sizes {
-				m = tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)
-				if err := a.update(half[0]+n, m); err != nil {
-					return nil, err
-				}
-			}
-			if h == len(a.shape) {
-				break
-			}
+		u, w := slices.Clone(a.u), slices.Clone(a.w)
+		m, err := a.sweep()
+		if err != nil {
+			return nil, err
+		}
+		e := a.relError(m)
+		// A least-squares update cannot raise the error. Where it does, what is
+		// left is below the rounding of ill-conditioned normal equations, and the
+		// sweep is undone.
+		if a.set.Ridge == 0 && e > last+1e-13 {
+			a.u, a.w = u, w
+			res.Status = Converged
+			break
 		}
 		res.Sweeps++
-		e := a.relError(m)
 		res.Errors = append(res.Errors, e)
 		if a.set.Progress != nil {
 			a.set.Progress(number, res.Sweeps, e)
@@ -329,6 +326,22 @@ func (a *als) run(ctx context.Context, number int) (*Result, error) {
 	}
 	a.finish(res)
 	return res, nil
+}
+
+// sweep updates every factor, and returns the MTTKRP of the last mode.
+func (a *als) sweep() (m []float64, err error) {
+	h := tensorops.Split(a.shape)
+	for _, half := range [][2]int{{0, h}, {h, len(a.shape)}} {
+		sizes, factors := a.shape[half[0]:half[1]], a.u[half[0]:half[1]]
+		partial := tensorops.PartialMTTKRP(a.set.Workers, a.shape, a.data, h, half[0] == 0, a.u, a.rank)
+		for n := range sizes {
+			m = tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)
+			if err := a.update(half[0]+n, m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return m, nil
 }
 
 // update is the least-squares solution for factor n, m·Γ⁻¹.
@@ -358,10 +371,10 @@ func solve(workers int, g, m []float64, r int) ([]float64, error) {
 		// X·G = M is G·Xᵀ = Mᵀ.
 		var xt mat.Dense
 		if err := chol.SolveTo(&xt, mat.NewDense(rows, r, m).T()); err == nil {
-			out := make([]float64, len(m))
-			for i := range rows {
-				for j := range r {
-					out[i*r+j] = xt.At(j, i)
+			out, raw := make([]float64, len(m)), xt.RawMatrix()
+			for j := range r {
+				for i, v := range raw.Data[j*raw.Stride:][:rows] {
+					out[i*r+j] = v
 				}
 			}
 			return out, nil
@@ -390,7 +403,7 @@ func solve(workers int, g, m []float64, r int) ([]float64, error) {
 // digits where the error is small; then the residual is formed.
 func (a *als) relError(m []float64) float64 {
 	last := len(a.shape) - 1
-	var inner, square float64
+	var inner, square, intensity float64
 	for i, v := range a.u[last] {
 		inner += v * a.w[i%a.rank] * m[i]
 	}
@@ -398,7 +411,10 @@ func (a *als) relError(m []float64) float64 {
 	for i, v := range g {
 		square += v * a.w[i/a.rank] * a.w[i%a.rank]
 	}
-	if e2 := 1 - 2*inner + square; e2 > 1e-8*max(1, square) {
+	for _, w := range a.w {
+		intensity += w * w
+	}
+	if e2 := 1 - 2*inner + square; e2 > 1e-6*max(1, intensity) {
 		return math.Sqrt(e2)
 	}
 	k := a.kruskal()

@@ -12,6 +12,9 @@
 // the tensor with R columns, whatever the order, by a dimension tree, and never
 // forms the Khatri-Rao product of more than half of the modes.
 //
+// [Score] and [Congruence] compare two decompositions, whatever the order, signs
+// and scales of their components.
+//
 // Beware: a best approximation of rank R need not exist. ALS then finds
 // components that grow without bound and cancel each other; Result.Intensity
 // against the squared norm of X, and Result.Sensitivity, tell. Such factors

@@ -27,11 +27,11 @@ func (k *Kruskal) Validate() error {
 	if len(k.Factors) == 0 {
 		return fmt.Errorf("%w: a Kruskal tensor without factors", ErrSettings)
 	}
+	if i := slices.Index(k.Factors, nil); i >= 0 {
+		return fmt.Errorf("%w: factor %d is missing", ErrSettings, i)
+	}
 	r := k.Rank()
 	for n, u := range k.Factors {
-		if u == nil {
-			return fmt.Errorf("%w: factor %d is missing", ErrSettings, n)
-		}
 		if rows, c := u.Dims(); c != r || rows < 1 || r < 1 {
 			return fmt.Errorf("%w: factor %d is %d×%d, factor 0 has %d columns", ErrSettings, n, rows, c, r)
 		}
@@ -95,9 +95,7 @@ func (k *Kruskal) Normalized() *Kruskal {
 		for _, u := range c.Factors {
 			norm := columnNorm(u, j)
 			w *= norm
-			if norm > 0 {
-				scaleColumn(u, j, 1/norm)
-			}
+			divideColumn(u, j, norm)
 		}
 		if w < 0 {
 			w = -w
@@ -169,6 +167,18 @@ func columnNorm(u *mat.Dense, j int) float64 {
 	return tensorops.Norm(v)
 }
 
+// divideColumn leaves a column alone where its norm is 0. It divides rather than
+// multiplies because the reciprocal of a small norm may be infinite.
+func divideColumn(u *mat.Dense, j int, norm float64) {
+	if norm == 0 {
+		return
+	}
+	rows, _ := u.Dims()
+	for i := range rows {
+		u.Set(i, j, u.At(i, j)/norm)
+	}
+}
+
 func scaleColumn(u *mat.Dense, j int, s float64) {
 	rows, _ := u.Dims()
 	for i := range rows {
@@ -186,28 +196,37 @@ func (k *Kruskal) Reconstruct() (*tensor.Dense, error) {
 }
 
 func (k *Kruskal) full(workers int) []float64 {
-	r := k.Rank()
+	return tensorops.Kruskal(workers, k.Shape(), k.factors(), k.Rank())
+}
+
+// factors are copies, row-major, the weights multiplied into the first.
+func (k *Kruskal) factors() [][]float64 {
 	f := make([][]float64, len(k.Factors))
 	for n, u := range k.Factors {
-		f[n] = slices.Clone(mat.DenseCopyOf(u).RawMatrix().Data)
+		f[n] = mat.DenseCopyOf(u).RawMatrix().Data
 	}
 	if k.Weights != nil {
 		for i := range f[0] {
-			f[0][i] *= k.Weights[i%r]
+			f[0][i] *= k.Weights[i%len(k.Weights)]
 		}
 	}
-	return tensorops.Kruskal(workers, k.Shape(), f, r)
+	return f
 }
 
 // Norm is the Frobenius norm of the sum, from the factors' Gram matrices; it
 // loses digits where components cancel.
 func (k *Kruskal) Norm() float64 {
+	c := k.Normalized()
+	top := slices.Max(c.Weights)
+	if top == 0 {
+		return 0
+	}
 	r := k.Rank()
 	g := make([]float64, r*r)
 	for i := range g {
-		g[i] = k.weight(i/r) * k.weight(i%r)
+		g[i] = c.Weights[i/r] / top * (c.Weights[i%r] / top)
 	}
-	for _, u := range k.Factors {
+	for _, u := range c.Factors {
 		var gram mat.Dense
 		gram.Mul(u.T(), u)
 		for i, v := range gram.RawMatrix().Data {
@@ -218,7 +237,25 @@ func (k *Kruskal) Norm() float64 {
 	for _, v := range g {
 		s += v
 	}
-	return math.Sqrt(max(s, 0))
+	return top * math.Sqrt(max(s, 0))
+}
+
+// Inner is the inner product of the sum with a dense tensor, at the cost of one
+// MTTKRP; the sum is not formed. The error wraps ErrSettings where the shapes
+// differ.
+func (k *Kruskal) Inner(x *tensor.Dense) (float64, error) {
+	if err := k.Validate(); err != nil {
+		return 0, err
+	}
+	shape, data, err := tensorops.View(x)
+	if err != nil {
+		return 0, fmt.Errorf("cpd: %w", err)
+	}
+	if got := k.Shape(); !slices.Equal(got, shape) {
+		return 0, fmt.Errorf("%w: a Kruskal tensor of shape %v and a tensor of shape %v", ErrSettings, got, shape)
+	}
+	f := k.factors()
+	return tensorops.Dot(f[0], tensorops.MTTKRP(0, shape, data, f, 0, k.Rank())), nil
 }
 
 // Intensity is Σ_r ‖component r‖², the sum of the squared norms of the rank-1

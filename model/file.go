@@ -43,8 +43,6 @@ func readFile(path string) (*StateDict, error) {
 		return readDir(path)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%w: not a regular file", ErrFormat)
-	case info.Size() == 0:
-		return nil, fmt.Errorf("%w: the file is empty", ErrFormat)
 	}
 	return Read(f, info.Size(), stem(path))
 }
@@ -64,6 +62,8 @@ func Read(r io.ReaderAt, size int64, name string) (*StateDict, error) {
 	}
 	head = head[:n]
 	switch {
+	case n == 0:
+		return nil, fmt.Errorf("%w: the file is empty", ErrFormat)
 	case strings.HasPrefix(string(head), npyMagic):
 		t, err := ReadNPY(io.NewSectionReader(r, 0, size), size)
 		if err != nil {

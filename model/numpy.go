@@ -49,7 +49,7 @@ func ReadNPY(r io.Reader, size int64) (*Tensor, error) {
 	if n > size || n > 1<<20 {
 		return nil, fmt.Errorf("%w: .npy header of %d bytes", ErrCorrupt, n)
 	}
-	text, err := readFull(r, n)
+	text, err := readFull(r, n, size)
 	if err != nil {
 		return nil, fmt.Errorf("%w: .npy header: %w", ErrCorrupt, err)
 	}
@@ -66,7 +66,7 @@ func ReadNPY(r io.Reader, size int64) (*Tensor, error) {
 	if !ok || int64(count) > size/int64(kind.size()) {
 		return nil, fmt.Errorf("%w: .npy array of shape %v and type %q needs more than the %d bytes there are", ErrCorrupt, shape, code, size)
 	}
-	raw, err := readFull(r, int64(count*kind.size()))
+	raw, err := readFull(r, int64(count*kind.size()), size)
 	if err != nil {
 		return nil, fmt.Errorf("%w: .npy array of shape %v: %w", ErrCorrupt, shape, err)
 	}
@@ -260,7 +260,7 @@ func ReadNPZ(r io.ReaderAt, size int64) (*StateDict, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: zip archive: %w", ErrCorrupt, err)
 	}
-	zs := &zipStorages{budget: inflateBudget(size)}
+	zs := &zipStorages{size: size, budget: inflateBudget(size)}
 	sd := NewStateDict()
 	for _, f := range z.File {
 		name, ok := strings.CutSuffix(f.Name, ".npy")

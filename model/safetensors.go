@@ -34,7 +34,7 @@ func ReadSafetensors(r io.ReaderAt, size int64) (*StateDict, error) {
 	if n > maxHeader || n > uint64(size-8) {
 		return nil, fmt.Errorf("%w: a safetensors header of %d bytes in a file of %d (at most %d)", ErrCorrupt, n, size, maxHeader)
 	}
-	header, err := readFull(io.NewSectionReader(r, 8, int64(n)), int64(n))
+	header, err := readFull(io.NewSectionReader(r, 8, int64(n)), int64(n), size)
 	if err != nil {
 		return nil, fmt.Errorf("%w: safetensors header: %w", ErrCorrupt, err)
 	}
@@ -64,7 +64,7 @@ func ReadSafetensors(r io.ReaderAt, size int64) (*StateDict, error) {
 	for _, name := range names {
 		e := entries[name]
 		length := int64(e.Offsets[1] - e.Offsets[0])
-		raw, err := readFull(io.NewSectionReader(r, int64(8+n+e.Offsets[0]), length), length)
+		raw, err := readFull(io.NewSectionReader(r, int64(8+n+e.Offsets[0]), length), length, size)
 		if err != nil {
 			return nil, fmt.Errorf("%w: tensor %q: %w", ErrCorrupt, name, err)
 		}

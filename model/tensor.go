@@ -171,15 +171,18 @@ func elements(shape []int, limit int) (n int, ok bool) {
 		if d < 0 {
 			return 0, false
 		}
-		if d == 0 {
-			n = 0
-		}
-		if n > 0 && n > limit/d {
+		n *= min(d, 1)
+	}
+	if n == 0 {
+		return 0, true
+	}
+	for _, d := range shape {
+		if n > limit/d {
 			return 0, false
 		}
 		n *= d
 	}
-	return n, n <= limit
+	return n, true
 }
 
 // StateDict is an ordered list of named tensors.

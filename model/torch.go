@@ -219,6 +219,7 @@ func (g *gatherer) storage(s *pyStorage) ([]byte, error) {
 type zipStorages struct {
 	files  map[string]*zip.File
 	folder string
+	size   int64 // of the archive
 	budget int64 // bytes that entries may yet inflate to
 }
 
@@ -227,7 +228,7 @@ func readTorchZip(r io.ReaderAt, size int64) (*StateDict, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: zip archive: %w", ErrCorrupt, err)
 	}
-	zs := &zipStorages{files: map[string]*zip.File{}, budget: inflateBudget(size)}
+	zs := &zipStorages{files: map[string]*zip.File{}, size: size, budget: inflateBudget(size)}
 	for _, f := range z.File {
 		if _, twice := zs.files[f.Name]; twice {
 			return nil, fmt.Errorf("%w: zip archive has two entries called %q", ErrCorrupt, f.Name)
@@ -299,7 +300,7 @@ func (zs *zipStorages) read(f *zip.File, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: entry %q: %w", ErrCorrupt, f.Name, err)
 	}
 	defer rc.Close()
-	b, err := readFull(rc, n)
+	b, err := readFull(rc, n, zs.size)
 	if err != nil {
 		return nil, fmt.Errorf("%w: entry %q: %w", ErrCorrupt, f.Name, err)
 	}
@@ -312,18 +313,25 @@ func (zs *zipStorages) read(f *zip.File, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// readFull reads n bytes, allocating no more than is really there.
-func readFull(r io.Reader, n int64) ([]byte, error) {
-	var buf bytes.Buffer
-	buf.Grow(int(min(n, 1<<20)))
-	got, err := io.Copy(&buf, io.LimitReader(r, n))
-	if err != nil {
+// readFull reads n bytes. What is known to be there, the size of a file, is
+// allocated at once; beyond it, no more than really comes.
+func readFull(r io.Reader, n, known int64) ([]byte, error) {
+	buf := make([]byte, min(n, max(known, 1<<16)))
+	got, err := io.ReadFull(r, buf)
+	if err == nil && n > int64(len(buf)) {
+		rest := bytes.NewBuffer(buf)
+		var more int64
+		more, err = io.Copy(rest, io.LimitReader(r, n-int64(len(buf))))
+		buf = rest.Bytes()
+		got += int(more)
+	}
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, err
 	}
-	if got < n {
+	if int64(got) < n {
 		return nil, fmt.Errorf("has %d bytes, want %d: %w", got, n, io.ErrUnexpectedEOF)
 	}
-	return buf.Bytes(), nil
+	return buf, nil
 }
 
 // legacyMagic opens a legacy stream, as a pickled integer.
@@ -344,7 +352,7 @@ func readTorchLegacy(r io.ReaderAt, size int64) (*StateDict, error) {
 	if size > 1<<34 {
 		return nil, fmt.Errorf("%w: a legacy stream of %d bytes", ErrUnsupported, size)
 	}
-	data, err := readFull(io.NewSectionReader(r, 0, size), size)
+	data, err := readFull(io.NewSectionReader(r, 0, size), size, size)
 	if err != nil {
 		return nil, err
 	}

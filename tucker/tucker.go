@@ -148,8 +148,9 @@ type Result struct {
 // plan is a tensor and settings that have been checked.
 type plan struct {
 	shape   []int
-	data    []float64
-	norm    float64
+	data    []float64 // X·scale
+	norm    float64   // of data
+	scale   float64
 	modes   []int
 	ranks   []int // of modes
 	set     Settings
@@ -163,7 +164,19 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tucker: %w", err)
 	}
-	p := &plan{shape: shape, data: data, norm: tensorops.Norm(data), set: *set}
+	if set == nil {
+		return nil, fmt.Errorf("%w: none; want ranks or a bound on the relative error", ErrSettings)
+	}
+	p := &plan{shape: shape, data: data, norm: tensorops.Norm(data), scale: 1, set: *set}
+	if math.IsInf(p.norm, 0) {
+		return nil, fmt.Errorf("tucker: %w: the norm overflows", tensorops.ErrTensor)
+	}
+	// Gram matrices hold squares. A power of two scales without rounding.
+	if _, exp := math.Frexp(p.norm); p.norm > 0 && (exp < -200 || exp > 200) {
+		p.scale = math.Ldexp(1, min(-exp, 1021))
+		p.data = scaled(data, p.scale)
+		p.norm = tensorops.Norm(p.data)
+	}
 	p.modes = slices.Clone(set.Modes)
 	if len(p.modes) == 0 {
 		for n := range shape {
@@ -208,6 +221,14 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 	}
 	p.feasible()
 	return p, nil
+}
+
+func scaled(v []float64, s float64) []float64 {
+	out := slices.Clone(v)
+	for i := range out {
+		out[i] *= s
+	}
+	return out
 }
 
 // feasible cuts ranks that exceed the product of the others: the core's
@@ -328,22 +349,22 @@ func (p *plan) hosvd() error {
 	return nil
 }
 
-// choose returns the ranks of the fewest parameters such that the leading part
-// of the full core keeps (1 − RelError²)·‖X‖². Of all rank tuples it tries
-// every one, on a table of cumulative energies; ties go to the larger energy.
+// choose returns the ranks of the fewest parameters such that the full core
+// loses at most (RelError·‖X‖)² where it is cut to them. Of all rank tuples it
+// tries every one, on a table of the energies lost; ties go to the least.
 func (p *plan) choose() []int {
 	sizes := make([]int, len(p.modes))
 	for i, n := range p.modes {
 		sizes[i] = p.shape[n]
 	}
-	table := make([]float64, tensorops.Product(sizes))
+	kept := make([]float64, tensorops.Product(sizes))
 	index := make([]int, len(p.dims))
 	for _, v := range p.core {
 		at := 0
 		for i, n := range p.modes {
 			at = at*sizes[i] + index[n]
 		}
-		table[at] += v * v
+		kept[at] += v * v
 		for d := len(index) - 1; d >= 0; d-- {
 			if index[d]++; index[d] < p.dims[d] {
 				break
@@ -351,22 +372,38 @@ func (p *plan) choose() []int {
 			index[d] = 0
 		}
 	}
-	// Prefix sums along each axis.
+	// Axis by axis, an index becomes a rank less one: what was kept is summed up
+	// to it, and what lies beyond is lost. Only sums of squares are formed, no
+	// differences, so that small bounds are kept too.
+	lost := make([]float64, len(kept))
 	stride := 1
 	for i := len(sizes) - 1; i >= 0; i-- {
-		for at := range table {
-			if at/stride%sizes[i] > 0 {
-				table[at] += table[at-stride]
+		for base := range kept {
+			if base/stride%sizes[i] > 0 {
+				continue
+			}
+			end := base + sizes[i]*stride
+			var all float64
+			for at := base; at < end; at += stride {
+				all += lost[at]
+			}
+			var beyond float64
+			for at := end - stride; at >= base; at -= stride {
+				lost[at] = all + beyond
+				beyond += kept[at]
+			}
+			for at := base + stride; at < end; at += stride {
+				kept[at] += kept[at-stride]
 			}
 		}
 		stride *= sizes[i]
 	}
-	rest := len(p.data) / len(table)
-	need := p.keep()
+	rest := len(p.data) / len(kept)
+	limit := p.bound() * p.norm
 	best := slices.Clone(sizes)
-	least, most := math.Inf(1), 0.0
+	least, lowest := math.Inf(1), math.Inf(1)
 	r := make([]int, len(sizes))
-	for at, e := range table {
+	for at, e := range lost {
 		rem := at
 		params, core := 0.0, float64(rest)
 		for i := len(sizes) - 1; i >= 0; i-- {
@@ -376,17 +413,20 @@ func (p *plan) choose() []int {
 			core *= float64(r[i])
 		}
 		params += core
-		if e >= need && (params < least || params == least && e > most) {
-			least, most = params, e
+		if e <= limit*limit && (params < least || params == least && e < lowest) {
+			least, lowest = params, e
 			copy(best, r)
 		}
 	}
 	return best
 }
 
-// keep is the energy that the bound asks for, less the rounding of sums.
+// bound is RelError, less the rounding of the sums that are held against it.
+func (p *plan) bound() float64 { return p.set.RelError * (1 - 1e-10) }
+
+// keep is the energy that the bound asks for.
 func (p *plan) keep() float64 {
-	return (1 - p.set.RelError*p.set.RelError) * p.norm * p.norm * (1 - 1e-14)
+	return (1 - p.bound()*p.bound()) * p.norm * p.norm
 }
 
 // cut keeps the leading r columns of each factor, and that part of the core.
@@ -410,7 +450,7 @@ func (p *plan) relError() float64 {
 		return 0
 	}
 	core := tensorops.Norm(p.core) / p.norm
-	if e2 := 1 - core*core; e2 > 1e-6 {
+	if e2 := 1 - core*core; e2 > 1e-4 {
 		return math.Sqrt(e2)
 	}
 	dims, data := p.dims, p.core
@@ -428,7 +468,7 @@ func (p *plan) relError() float64 {
 
 func (p *plan) result() *Result {
 	r := &Result{RelError: p.relError(), Status: Direct}
-	r.Core = tensorops.Wrap(slices.Clone(p.dims), slices.Clone(p.core))
+	r.Core = tensorops.Wrap(slices.Clone(p.dims), scaled(p.core, 1/p.scale))
 	r.Factors = make([]*mat.Dense, len(p.shape))
 	for i, n := range p.modes {
 		r.Factors[n] = mat.NewDense(p.shape[n], p.ranks[i], p.factors[n])
@@ -458,10 +498,11 @@ func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error)
 // HOOI is the higher-order orthogonal iteration: from the truncated HOSVD it
 // replaces the factor of one mode after another by the best one for the others,
 // the leading eigenvectors of the Gram matrix of X projected on them (for
-// dimensions above 128, by a better one, from two steps of orthogonal iteration). The error
-// never rises. With Settings.RelError such a step also lowers its rank as far as
-// the bound allows (for dimensions above 128, in the first sweep only). The context ends it between sweeps with the
-// context's error.
+// dimensions above 128, by a better one, from two steps of orthogonal
+// iteration). With Settings.Ranks the error never rises. With Settings.RelError
+// such a step instead lowers its rank as far as the bound allows (for dimensions
+// above 128, in the first sweep only), and the error may rise up to the bound.
+// The context ends it between sweeps with the context's error.
 func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
 	p, err := newPlan(x, set)
 	if err != nil {
@@ -491,7 +532,8 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		before := p.params()
+		before, old := p.params(), *p
+		old.ranks, old.factors = slices.Clone(p.ranks), slices.Clone(p.factors)
 		for i, n := range p.modes {
 			dims, y := p.project(n)
 			gram := tensorops.Gram(p.set.Workers, dims, y, n)
@@ -514,8 +556,15 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 			p.factors[n], p.ranks[i] = u, r
 		}
 		p.dims, p.core = p.project(-1)
-		sweeps++
 		e := p.relError()
+		// Eigenvalues carry the rounding of squares: below relative errors of
+		// 1e-8 they cannot tell what a rank loses. The last sweep that kept the
+		// bound stands.
+		if p.set.RelError > 0 && e > p.set.RelError {
+			*p, status = old, Converged
+			break
+		}
+		sweeps++
 		errs = append(errs, e)
 		if p.set.Progress != nil {
 			p.set.Progress(sweeps, e)

@@ -29,7 +29,7 @@ func peak(workers int, loop func(n int), flops int, d time.Duration) float64 {
 		parallel.For(workers, workers, func(int) { loop(n) })
 		return max(time.Since(start), 1)
 	}
-	for n < 1<<40 {
+	for n < 1<<30 {
 		if measure() >= d/rounds/2 {
 			break
 		}

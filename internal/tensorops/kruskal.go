@@ -4,14 +4,18 @@ import "github.com/lowrank-go/lowrank/internal/gemm"
 
 // KhatriRao is the column-wise Kronecker product of factors of sizes[i]×r
 // (row-major), the last index fastest: (product of sizes)×r. Of no factors it
-// is one row of ones.
+// is one row of ones; of one it is that factor itself, not a copy.
 func KhatriRao(sizes []int, factors [][]float64, r int) []float64 {
-	out := make([]float64, r)
-	for i := range out {
-		out[i] = 1
+	if len(factors) == 0 {
+		out := make([]float64, r)
+		for i := range out {
+			out[i] = 1
+		}
+		return out
 	}
-	for f, u := range factors {
-		rows := len(out) / r
+	out := factors[0][:sizes[0]*r]
+	for f := 1; f < len(factors); f++ {
+		u, rows := factors[f], len(out)/r
 		next := make([]float64, rows*sizes[f]*r)
 		for a := range rows {
 			for b := range sizes[f] {

@@ -40,29 +40,23 @@ func View(t *tensor.Dense) (shape []int, data []float64, err error) {
 	if t.IsMasked() {
 		return nil, nil, fmt.Errorf("%w: masked tensors are not supported", ErrTensor)
 	}
-	if t.RequiresIterator() || t.DataOrder().IsColMajor() {
-		m, ok := t.Materialize().(*tensor.Dense)
-		if !ok {
-			return nil, nil, fmt.Errorf("%w: a view of shape %v cannot be copied", ErrTensor, shape)
-		}
-		t = m
-	}
-	if t.RequiresIterator() || t.DataOrder().IsColMajor() {
-		return nil, nil, fmt.Errorf("%w: want row-major order, got %v", ErrTensor, t.DataOrder())
+	if len(t.Strides()) != len(shape) {
+		return nil, nil, fmt.Errorf("%w: shape %v with strides %v", ErrTensor, shape, t.Strides())
 	}
 	switch v := t.Data().(type) {
 	case []float64:
-		data = v
-	case []float32:
-		data = make([]float64, len(v))
-		for i, x := range v {
-			data[i] = float64(x)
+		if rowMajor(shape, t.Strides()) && len(v) == n {
+			data = v
+		} else {
+			data, err = gather(shape, t.Strides(), v)
 		}
+	case []float32:
+		data, err = gather(shape, t.Strides(), v)
 	default:
-		return nil, nil, fmt.Errorf("%w: elements are %v, want float64 or float32", ErrTensor, t.Dtype())
+		err = fmt.Errorf("%w: elements are %v, want float64 or float32", ErrTensor, t.Dtype())
 	}
-	if len(data) != n {
-		return nil, nil, fmt.Errorf("%w: shape %v needs %d values, got %d", ErrTensor, shape, n, len(data))
+	if err != nil {
+		return nil, nil, err
 	}
 	for i, x := range data {
 		if x-x != 0 { // NaN and infinities only
@@ -70,6 +64,50 @@ func View(t *tensor.Dense) (shape []int, data []float64, err error) {
 		}
 	}
 	return shape, data, nil
+}
+
+// rowMajor reports whether strides are those of a contiguous row-major tensor.
+// Dimensions of 1 may have any.
+func rowMajor(shape, strides []int) bool {
+	want := 1
+	for d := len(shape) - 1; d >= 0; d-- {
+		if shape[d] > 1 && strides[d] != want {
+			return false
+		}
+		want *= shape[d]
+	}
+	return true
+}
+
+// gather copies the values at the strides into row-major order. The tensor
+// package's own copy of a view is not used: it goes wrong on views of views.
+func gather[T float32 | float64](shape, strides []int, v []T) ([]float64, error) {
+	last := 0
+	for d, s := range strides {
+		if s < 0 {
+			return nil, fmt.Errorf("%w: strides %v", ErrTensor, strides)
+		}
+		last += (shape[d] - 1) * s
+	}
+	if last >= len(v) {
+		return nil, fmt.Errorf("%w: shape %v with strides %v needs %d values, got %d", ErrTensor, shape, strides, last+1, len(v))
+	}
+	out := make([]float64, Product(shape))
+	index := make([]int, len(shape))
+	at := 0
+	for i := range out {
+		out[i] = float64(v[at])
+		for d := len(shape) - 1; d >= 0; d-- {
+			index[d]++
+			at += strides[d]
+			if index[d] < shape[d] {
+				break
+			}
+			at -= index[d] * strides[d]
+			index[d] = 0
+		}
+	}
+	return out, nil
 }
 
 // Wrap makes a tensor of a shape and values, which it aliases.
@@ -86,11 +124,12 @@ func Norm(data []float64) float64 {
 	if top == 0 || math.IsInf(top, 0) || math.IsNaN(top) {
 		return top
 	}
-	// Powers of two scale without rounding.
-	_, exp := math.Frexp(top)
-	scale := math.Ldexp(1, -exp)
-	if top > 1e-140 && top < 1e140 {
-		scale = 1
+	scale := 1.0
+	if top < 1e-140 || top > 1e140 {
+		// Powers of two scale without rounding; 2⁻¹⁰²¹ is the least whose
+		// reciprocal is finite.
+		_, exp := math.Frexp(top)
+		scale = math.Ldexp(1, min(-exp, 1021))
 	}
 	var s float64
 	for _, v := range data {

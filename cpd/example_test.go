@@ -1,0 +1,86 @@
+package cpd_test
+
+import (
+	"context"
+	"fmt"
+
+	"gonum.org/v1/gonum/mat"
+	"gorgonia.org/tensor"
+
+	"github.com/lowrank-go/lowrank/cpd"
+)
+
+// planes is a 3×3×2 tensor of two components, of weights 6 and 5, made of unit
+// vectors.
+func planes() *cpd.Kruskal {
+	return &cpd.Kruskal{
+		Weights: []float64{6, 5},
+		Factors: []*mat.Dense{
+			mat.NewDense(3, 2, []float64{1, 0, 0, 0.6, 0, 0.8}),
+			mat.NewDense(3, 2, []float64{0, 1, 0.8, 0, 0.6, 0}),
+			mat.NewDense(2, 2, []float64{1, 0, 0, 1}),
+		},
+	}
+}
+
+func ExampleALS() {
+	truth := planes()
+	x, err := truth.Reconstruct()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := cpd.ALS(context.Background(), x, 2, &cpd.Settings{Seed: 1})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("weights %.3f\n", r.Weights)
+	fmt.Println("exact", r.RelError < 1e-10)
+	score, err := cpd.Score(truth, &r.Kruskal)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("score %.3f\n", score)
+	// Output:
+	// weights [6.000 5.000]
+	// exact true
+	// score 1.000
+}
+
+// Several random starts, each with its own progress.
+func ExampleSettings() {
+	v := make([]float64, 4*4*4) // the matrix product of 2×2 matrices, rank 7
+	for i := range 8 {
+		a, b, c := i>>2, i>>1&1, i&1
+		v[(a*2+b)*16+(b*2+c)*4+c*2+a] = 1
+	}
+	x := tensor.New(tensor.WithShape(4, 4, 4), tensor.WithBacking(v))
+	starts := 0
+	r, err := cpd.ALS(context.Background(), x, 6, &cpd.Settings{
+		Init:      cpd.InitRandom,
+		Starts:    10,
+		MaxSweeps: 1000,
+		Progress:  func(start, _ int, _ float64) { starts = start + 1 },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%d starts, best error at rank 6: %.3f\n", starts, r.RelError)
+	// Output: 10 starts, best error at rank 6: 0.354
+}
+
+// Before factors are rounded, perturbed or trained, their scale should be spread
+// where it does least harm.
+func ExampleKruskal_Balanced() {
+	k := planes()
+	fmt.Printf("as given %.1f\n", k.Sensitivity())
+	fmt.Printf("balanced %.1f\n", k.Balanced().Sensitivity())
+	fmt.Printf("least    %.1f\n", k.LeastSensitivity())
+	// Output:
+	// as given 311.0
+	// balanced 152.9
+	// least    152.9
+}
