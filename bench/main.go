@@ -5,12 +5,10 @@
 // the processor's measured multiply-add peak.
 //
 //	gcc -O2 -o /tmp/openblas bench/peers/openblas.c -ldl
-//	go run ./bench gemm   -peer /tmp/openblas
-//	go run ./bench lapack -peer /tmp/openblas
-//	go run ./bench conv   -peer 'python3 bench/peers/torch_peer.py'
+//	go run ./bench gemm -peer /tmp/openblas
 //
-// The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
-// python3-torch). Nothing else in this repository needs either.
+// The peer is OpenBLAS (Debian's libopenblas0). Nothing else in this repository
+// needs it.
 package main
 
 import (
@@ -29,7 +27,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv [flags]"))
+		fail(fmt.Errorf("usage: bench gemm [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -51,10 +49,6 @@ func main() {
 	switch os.Args[1] {
 	case "gemm":
 		err = gemms(o)
-	case "lapack":
-		err = lapack(o)
-	case "conv":
-		err = convs(o)
 	default:
 		err = fmt.Errorf("unknown benchmark %q", os.Args[1])
 	}

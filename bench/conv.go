@@ -1,3 +1,0 @@
-package main
-
-func convs(o options) error { return nil }
