@@ -5,7 +5,8 @@
 // the processor's measured multiply-add peak.
 //
 //	gcc -O2 -o /tmp/openblas bench/peers/openblas.c -ldl
-//	go run ./bench gemm -peer /tmp/openblas
+//	go run ./bench gemm   -peer /tmp/openblas
+//	go run ./bench lapack -peer /tmp/openblas
 //
 // The peer is OpenBLAS (Debian's libopenblas0). Nothing else in this repository
 // needs it.
@@ -27,7 +28,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -49,6 +50,8 @@ func main() {
 	switch os.Args[1] {
 	case "gemm":
 		err = gemms(o)
+	case "lapack":
+		err = lapacks(o)
 	default:
 		err = fmt.Errorf("unknown benchmark %q", os.Args[1])
 	}

@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 
 	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
 	"github.com/lowrank-go/lowrank/tucker"
@@ -350,9 +350,10 @@ func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, err
 // are not exact, which float32 weights cannot tell.
 type spectrum struct {
 	t, q    int
+	workers int
 	data    []float64
 	values  []float64 // falling
-	vectors []float64 // n×n, column i belongs to eigenvalue n−1−i
+	vectors []float64 // n×n, column i belongs to value i
 	left    bool      // vectors are left ones
 }
 
@@ -361,17 +362,15 @@ func newSpectrum(x *tensor.Dense, t, q, workers int) (*spectrum, error) {
 	if err != nil {
 		return nil, err
 	}
-	sp := &spectrum{t: t, q: q, data: data, left: t <= q}
+	sp := &spectrum{t: t, q: q, workers: workers, data: data, left: t <= q}
 	n, mode := t, 0
 	if !sp.left {
 		n, mode = q, 1
 	}
-	sp.vectors = make([]float64, n*n)
 	w := make([]float64, n)
-	if err := linalg.EigenSym(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, sp.vectors, n); err != nil {
+	if sp.vectors, _, err = linalg.EigenTop(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, func([]float64) int { return n }); err != nil {
 		return nil, err
 	}
-	slices.Reverse(w)
 	for i, v := range w {
 		w[i] = math.Sqrt(max(v, 0))
 	}
@@ -400,16 +399,15 @@ func (sp *spectrum) factors(r int) (u, v *mat.Dense) {
 	known := mat.NewDense(n, r, nil)
 	for i := range n {
 		for c := range r {
-			known.Set(i, c, sp.vectors[i*n+n-1-c])
+			known.Set(i, c, sp.vectors[i*n+c])
 		}
 	}
-	a := mat.NewDense(sp.t, sp.q, sp.data)
-	other := new(mat.Dense)
+	rows, depth := sp.t, sp.q
 	if sp.left {
-		other.Mul(a.T(), known)
-	} else {
-		other.Mul(a, known)
+		rows, depth = sp.q, sp.t
 	}
+	other := mat.NewDense(rows, r, nil)
+	gemm.Float64(sp.workers, sp.left, false, rows, r, depth, 1, sp.data, sp.q, known.RawMatrix().Data, r, 0, other.RawMatrix().Data, r)
 	// known has unit columns, other singular values as norms.
 	scale := func(m *mat.Dense, power float64) {
 		rows, _ := m.Dims()

@@ -219,18 +219,20 @@ func (a *als) start(number int) error {
 			if number > 0 || a.set.Init == InitRandom {
 				break
 			}
-			w, z := make([]float64, d), make([]float64, d*d)
-			if err := linalg.EigenSym(a.set.Workers, d, tensorops.Gram(a.set.Workers, a.shape, a.data, n), d, w, z, d); err != nil {
+			w := make([]float64, d)
+			// Directions that the tensor does not have stay random.
+			z, k, err := linalg.EigenTop(a.set.Workers, d, tensorops.Gram(a.set.Workers, a.shape, a.data, n), d, w, func(w []float64) int {
+				k := 0
+				for k < min(d, a.rank) && w[k] > 1e-14*w[0] {
+					k++
+				}
+				return k
+			})
+			if err != nil {
 				return fmt.Errorf("cpd: %w", err)
 			}
-			for r := range min(d, a.rank) {
-				// Directions that the tensor does not have stay random.
-				if w[d-1-r] <= 1e-14*w[d-1] {
-					break
-				}
-				for i := range d {
-					u[i*a.rank+r] = z[i*d+d-1-r]
-				}
+			for i := range d {
+				copy(u[i*a.rank:], z[i*k:(i+1)*k])
 			}
 		}
 		a.u[n] = u
@@ -366,19 +368,22 @@ func (a *als) update(n int, m []float64) error {
 // safely regular, else by eigenvalues with those below 1e-13 of the largest cut.
 func solve(workers int, g, m []float64, r int) ([]float64, error) {
 	rows := len(m) / r
-	var chol mat.Cholesky
-	if chol.Factorize(mat.NewSymDense(r, append([]float64(nil), g...))) && chol.Cond() < 1e12 {
-		// X·G = M is G·Xᵀ = Mᵀ.
-		var xt mat.Dense
-		if err := chol.SolveTo(&xt, mat.NewDense(rows, r, m).T()); err == nil {
-			out, raw := make([]float64, len(m)), xt.RawMatrix()
-			for j := range r {
-				for i, v := range raw.Data[j*raw.Stride:][:rows] {
-					out[i*r+j] = v
-				}
-			}
-			return out, nil
+	var norm float64
+	for i := range r {
+		var sum float64
+		for _, v := range g[i*r : (i+1)*r] {
+			sum += math.Abs(v)
 		}
+		norm = max(norm, sum)
+	}
+	u := slices.Clone(g)
+	if err := linalg.Cholesky(workers, r, u, r); err == nil && linalg.Cond(r, norm, u, r) < 1e12 {
+		// X·G = M is G·Xᵀ = Mᵀ.
+		xt, out := make([]float64, len(m)), make([]float64, len(m))
+		linalg.Transpose(workers, rows, r, m, r, xt, rows)
+		linalg.SolveCholesky(workers, r, rows, u, r, xt, rows)
+		linalg.Transpose(workers, r, rows, xt, rows, out, r)
+		return out, nil
 	}
 	w, z := make([]float64, r), make([]float64, r*r)
 	if err := linalg.EigenSym(workers, r, g, r, w, z, r); err != nil {

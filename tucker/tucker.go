@@ -259,19 +259,23 @@ func (p *plan) feasible() {
 // eigenvalues that sum to keep. Signs are fixed: the entry of largest
 // magnitude of a vector is positive.
 func (p *plan) leading(gram []float64, size, r int, keep float64) (u []float64, rank int, err error) {
-	w, z := make([]float64, size), make([]float64, size*size)
-	if err := linalg.EigenSym(p.set.Workers, size, gram, size, w, z, size); err != nil {
-		return nil, 0, fmt.Errorf("tucker: %w", err)
-	}
-	if keep >= 0 {
+	u, rank, err = linalg.EigenTop(p.set.Workers, size, gram, size, make([]float64, size), func(w []float64) int {
+		if keep < 0 {
+			return r
+		}
 		var sum float64
-		for r = 1; r < size; r++ {
-			if sum += max(w[size-r], 0); sum >= keep {
-				break
+		for i, v := range w {
+			if sum += max(v, 0); sum >= keep {
+				return i + 1
 			}
 		}
+		return size
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("tucker: %w", err)
 	}
-	return columns(z, size, r), r, nil
+	fixSigns(u, size, rank)
+	return u, rank, nil
 }
 
 // largeMode is the dimension above which HOOI's eigen-problems are not solved
@@ -285,31 +289,26 @@ func (p *plan) refine(gram, u []float64, size, r int) []float64 {
 	for range 2 {
 		v := make([]float64, size*r)
 		gemm.Float64(p.set.Workers, false, false, size, r, size, 1, gram, size, u, r, 0, v, r)
-		var qr mat.QR
-		qr.Factorize(mat.NewDense(size, r, v))
-		var q mat.Dense
-		qr.QTo(&q)
-		u = mat.DenseCopyOf(q.Slice(0, size, 0, r)).RawMatrix().Data
+		u = make([]float64, size*r)
+		linalg.QR(p.set.Workers, size, r, v, r, u, r, nil, 0)
 	}
 	return u
 }
 
-// columns are the last r columns of z, size×size, in reverse order, with signs
-// fixed.
-func columns(z []float64, size, r int) []float64 {
-	u := make([]float64, size*r)
+// fixSigns makes the entry of largest magnitude of each column positive, the
+// first of those that are about as large.
+func fixSigns(u []float64, size, r int) {
 	for c := range r {
 		top, sign := 0.0, 1.0
 		for i := range size {
-			if v := z[i*size+size-1-c]; math.Abs(v) > top*(1+1e-9) {
+			if v := u[i*r+c]; math.Abs(v) > top*(1+1e-9) {
 				top, sign = math.Abs(v), math.Copysign(1, v)
 			}
 		}
 		for i := range size {
-			u[i*r+c] = sign * z[i*size+size-1-c]
+			u[i*r+c] *= sign
 		}
 	}
-	return u
 }
 
 // project multiplies X with the transposed factors of all compressed modes but
