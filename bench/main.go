@@ -7,9 +7,10 @@
 //	gcc -O2 -o /tmp/openblas bench/peers/openblas.c -ldl
 //	go run ./bench gemm   -peer /tmp/openblas
 //	go run ./bench lapack -peer /tmp/openblas
+//	go run ./bench conv   -peer 'python3 bench/peers/pytorch.py'
 //
-// The peer is OpenBLAS (Debian's libopenblas0). Nothing else in this repository
-// needs it.
+// The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
+// python3-torch). Nothing else in this repository needs them.
 package main
 
 import (
@@ -28,7 +29,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -52,6 +53,8 @@ func main() {
 		err = gemms(o)
 	case "lapack":
 		err = lapacks(o)
+	case "conv":
+		err = convs(o)
 	default:
 		err = fmt.Errorf("unknown benchmark %q", os.Args[1])
 	}
@@ -123,7 +126,7 @@ func (o options) pair(ours func(), question string) (mine, theirs float64, err e
 			}
 			b = append(b, v)
 			if o.threads > 1 {
-				// OpenBLAS's threads spin for a while before they sleep.
+				// A peer's threads spin for a while before they sleep.
 				time.Sleep(150 * time.Millisecond)
 			}
 		}

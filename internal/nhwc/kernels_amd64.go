@@ -56,3 +56,104 @@ func runDepthwise(m int, d *depthwise) {
 		depthwise1AVX2(d)
 	}
 }
+
+//go:noescape
+func correlate1AVX2(c *correlation)
+
+//go:noescape
+func correlate2AVX2(c *correlation)
+
+//go:noescape
+func correlate3AVX2(c *correlation)
+
+//go:noescape
+func correlate4AVX2(c *correlation)
+
+//go:noescape
+func correlate5AVX2(c *correlation)
+
+//go:noescape
+func correlate6AVX2(c *correlation)
+
+//go:noescape
+func correlateDepthwise1AVX2(c *correlation)
+
+//go:noescape
+func correlateDepthwise2AVX2(c *correlation)
+
+//go:noescape
+func correlateDepthwise3AVX2(c *correlation)
+
+//go:noescape
+func correlateDepthwise4AVX2(c *correlation)
+
+//go:noescape
+func correlateDepthwise5AVX2(c *correlation)
+
+//go:noescape
+func winogradInputAVX2(t *transform)
+
+//go:noescape
+func winogradOutputAVX2(t *transform)
+
+//go:noescape
+func winogradSpreadAVX2(t *transform)
+
+//go:noescape
+func winogradWeightAVX2(t *transform)
+
+//go:noescape
+func winogradGatherAVX2(t *transform)
+
+func runTransform(kind int, t *transform) {
+	switch kind {
+	case inputKind:
+		winogradInputAVX2(t)
+	case outputKind:
+		winogradOutputAVX2(t)
+	case spreadKind:
+		winogradSpreadAVX2(t)
+	case weightKind:
+		winogradWeightAVX2(t)
+	case gatherKind:
+		winogradGatherAVX2(t)
+	default:
+		panic("nhwc: bad transform")
+	}
+}
+
+func runCorrelate(m int, c *correlation) {
+	switch m {
+	case 1:
+		correlate1AVX2(c)
+	case 2:
+		correlate2AVX2(c)
+	case 3:
+		correlate3AVX2(c)
+	case 4:
+		correlate4AVX2(c)
+	case 5:
+		correlate5AVX2(c)
+	case 6:
+		correlate6AVX2(c)
+	default:
+		panic("nhwc: bad tile")
+	}
+}
+
+func runCorrelateDepthwise(taps int, c *correlation) {
+	switch taps {
+	case 1:
+		correlateDepthwise1AVX2(c)
+	case 2:
+		correlateDepthwise2AVX2(c)
+	case 3:
+		correlateDepthwise3AVX2(c)
+	case 4:
+		correlateDepthwise4AVX2(c)
+	case 5:
+		correlateDepthwise5AVX2(c)
+	default:
+		panic("nhwc: bad number of taps")
+	}
+}

@@ -7,3 +7,9 @@ const accelerated = false
 func runTile(int, *tile) { panic("nhwc: no kernels") }
 
 func runDepthwise(int, *depthwise) { panic("nhwc: no kernels") }
+
+func runCorrelate(int, *correlation) { panic("nhwc: no kernels") }
+
+func runCorrelateDepthwise(int, *correlation) { panic("nhwc: no kernels") }
+
+func runTransform(int, *transform) { panic("nhwc: no kernels") }

@@ -41,6 +41,8 @@ type tile struct {
 	residual      unsafe.Pointer
 	residualPixel int
 	relu          int
+	tiles         int
+	residualAt    uintptr // the kernel's own
 }
 
 // Runner holds the state of products with the same offsets, so that nothing is
@@ -50,6 +52,7 @@ type Runner struct {
 	scratch [TilePixels * Panel]float32
 	resid   [TilePixels * Panel]float32
 	t       tile
+	c       correlation
 }
 
 // Run computes n pixels of p. x starts at the first pixel's first value (where
@@ -94,42 +97,49 @@ func (r *Runner) Run(p *Product, n int, x, w, bias, out, residual []float32, wid
 	if p.ReLU {
 		t.relu = 1
 	}
-	for i := 0; i < n; {
-		m := tilePixels(n - i)
-		t.x = unsafe.Pointer(&x[i*p.Pixel])
-		at := i * p.OutPixel
-		if width == Panel {
-			t.out, t.outPixel = unsafe.Pointer(&out[at]), 4*p.OutPixel
+	if width == Panel {
+		// Tiles of nearly the same size leave no thin one at the end, where most
+		// of the time would be spent waiting for sums.
+		tiles := (n + TilePixels - 1) / TilePixels
+		size, larger := n/tiles, n%tiles
+		run := func(tiles, size, i int) {
+			if tiles == 0 {
+				return
+			}
+			at := i * p.OutPixel
+			t.tiles, t.x, t.out = tiles, unsafe.Pointer(&x[i*p.Pixel]), unsafe.Pointer(&out[at])
 			if residual != nil {
 				t.residual, t.residualPixel = unsafe.Pointer(&residual[at]), 4*p.OutPixel
 			}
-			runTile(m, t)
-		} else {
-			// A narrow panel goes through a buffer, so that nothing beyond its
-			// channels is read or written.
-			t.out, t.outPixel = unsafe.Pointer(&r.scratch[0]), 4*Panel
-			if residual != nil {
-				for j := range m {
-					copy(r.resid[j*Panel:], residual[at+j*p.OutPixel:][:width])
-				}
-				t.residual, t.residualPixel = unsafe.Pointer(&r.resid[0]), 4*Panel
-			}
-			runTile(m, t)
+			runTile(size, t)
+		}
+		t.outPixel = 4 * p.OutPixel
+		run(larger, size+1, 0)
+		run(tiles-larger, size, larger*(size+1))
+		r.t = tile{} // keep nothing alive
+		return
+	}
+	// A narrow panel goes through a buffer, so that nothing beyond its channels
+	// is read or written.
+	t.tiles, t.outPixel = 1, 4*Panel
+	for i := 0; i < n; {
+		tiles := (n - i + TilePixels - 1) / TilePixels
+		m := (n - i + tiles - 1) / tiles
+		t.x, t.out = unsafe.Pointer(&x[i*p.Pixel]), unsafe.Pointer(&r.scratch[0])
+		at := i * p.OutPixel
+		if residual != nil {
 			for j := range m {
-				copy(out[at+j*p.OutPixel:][:width], r.scratch[j*Panel:])
+				copy(r.resid[j*Panel:], residual[at+j*p.OutPixel:][:width])
 			}
+			t.residual, t.residualPixel = unsafe.Pointer(&r.resid[0]), 4*Panel
+		}
+		runTile(m, t)
+		for j := range m {
+			copy(out[at+j*p.OutPixel:][:width], r.scratch[j*Panel:])
 		}
 		i += m
 	}
 	r.t = tile{} // keep nothing alive
-}
-
-// tilePixels is the size of the next tile of n pixels: tiles of nearly the same
-// size leave no thin one at the end, where most of the time would be spent
-// waiting for sums.
-func tilePixels(n int) int {
-	tiles := (n + TilePixels - 1) / TilePixels
-	return (n + tiles - 1) / tiles
 }
 
 // portable is Run in Go.

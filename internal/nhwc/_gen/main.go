@@ -26,6 +26,8 @@ const (
 	fResidual
 	fResidualPixel
 	fReLU
+	fTiles
+	fResidualAt // where the kernel is in the residual; not a pointer to Go
 )
 
 // pixel is the address of pixel i's value, disp bytes on: R8 is pixel 0, R10
@@ -41,13 +43,22 @@ func pixel(i, disp int) string {
 	return fmt.Sprintf("%d(%s)(R9*%d)", disp, base, i%3)
 }
 
-// tile is the product of mr pixels with a panel of 16 output channels.
+// tile is the product of mr pixels with a panel of 16 output channels, for one
+// tile of pixels after another. SI is the tile's inputs, R15 its outputs, R14
+// the tiles that are left.
 func tile(mr int) {
 	name := fmt.Sprintf("tile%dAVX2", mr)
 	p("// func %s(t *tile)", name)
 	p("TEXT ·%s(SB), NOSPLIT, $0-8", name)
 	p("\tMOVQ t+0(FP), DI")
 	p("\tMOVQ %d(DI), R9", fPixel)
+	p("\tMOVQ %d(DI), SI", fX)
+	p("\tMOVQ %d(DI), R15", fOut)
+	p("\tMOVQ %d(DI), R14", fTiles)
+	p("\tLEAQ (R9)(R9*2), R13")
+	p("\tMOVQ %d(DI), AX", fResidual)
+	p("\tMOVQ AX, %d(DI)", fResidualAt)
+	p("tile%d:", mr)
 	p("\tMOVQ %d(DI), R11", fOffsets)
 	p("\tMOVQ %d(DI), R12", fSegments)
 	p("\tMOVQ %d(DI), BX", fWeight)
@@ -56,10 +67,9 @@ func tile(mr int) {
 		p("\tVMOVUPS (AX), Y%d", 2*i)
 		p("\tVMOVUPS 32(AX), Y%d", 2*i+1)
 	}
-	p("\tLEAQ (R9)(R9*2), R13")
 	p("segment%d:", mr)
-	p("\tMOVQ %d(DI), R8", fX)
-	p("\tADDQ (R11), R8")
+	p("\tMOVQ (R11), R8")
+	p("\tADDQ SI, R8")
 	p("\tLEAQ (R8)(R13*1), R10")
 	p("\tMOVQ %d(DI), CX", fLength)
 	step := func(u int) {
@@ -99,17 +109,16 @@ func tile(mr int) {
 	p("\tDECQ R12")
 	p("\tJNZ segment%d", mr)
 
-	p("\tMOVQ %d(DI), AX", fResidual)
+	p("\tMOVQ %d(DI), AX", fResidualAt)
 	p("\tTESTQ AX, AX")
 	p("\tJZ activate%d", mr)
 	p("\tMOVQ %d(DI), DX", fResidualPixel)
 	for i := range mr {
 		p("\tVADDPS (AX), Y%d, Y%d", 2*i, 2*i)
 		p("\tVADDPS 32(AX), Y%d, Y%d", 2*i+1, 2*i+1)
-		if i < mr-1 {
-			p("\tADDQ DX, AX")
-		}
+		p("\tADDQ DX, AX")
 	}
+	p("\tMOVQ AX, %d(DI)", fResidualAt)
 	p("activate%d:", mr)
 	p("\tMOVQ %d(DI), AX", fReLU)
 	p("\tTESTQ AX, AX")
@@ -121,15 +130,16 @@ func tile(mr int) {
 		p("\tVMAXPS Y%d, Y15, Y%d", i, i)
 	}
 	p("store%d:", mr)
-	p("\tMOVQ %d(DI), AX", fOut)
 	p("\tMOVQ %d(DI), DX", fOutPixel)
 	for i := range mr {
-		p("\tVMOVUPS Y%d, (AX)", 2*i)
-		p("\tVMOVUPS Y%d, 32(AX)", 2*i+1)
-		if i < mr-1 {
-			p("\tADDQ DX, AX")
-		}
+		p("\tVMOVUPS Y%d, (R15)", 2*i)
+		p("\tVMOVUPS Y%d, 32(R15)", 2*i+1)
+		p("\tADDQ DX, R15")
 	}
+	p("\tIMUL3Q $%d, R9, AX", mr)
+	p("\tADDQ AX, SI")
+	p("\tDECQ R14")
+	p("\tJNZ tile%d", mr)
 	p("\tVZEROUPPER")
 	p("\tRET")
 	p("")
@@ -227,6 +237,7 @@ func main() {
 	p("")
 	p("//go:build amd64 && gc && !noasm && !purego")
 	p("")
+	p(`#include "funcdata.h"`)
 	p(`#include "textflag.h"`)
 	p("")
 	for mr := 1; mr <= 6; mr++ {
@@ -235,6 +246,13 @@ func main() {
 	for _, mr := range []int{1, 4} {
 		depthwise(mr)
 	}
+	for mr := 1; mr <= 6; mr++ {
+		correlate(mr)
+	}
+	for taps := 1; taps <= 5; taps++ {
+		correlateDepthwise(taps)
+	}
+	winograd()
 	if err := os.WriteFile("kernels_amd64.s", append(bytes.TrimRight(out.Bytes(), "\n"), 0x0a), 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -1,0 +1,220 @@
+package conv
+
+import (
+	"github.com/lowrank-go/lowrank/internal/nhwc"
+	"github.com/lowrank-go/lowrank/internal/parallel"
+)
+
+const (
+	// Winograd's transforms cost as much as products with about so many
+	// channels would; with fewer the definition is faster.
+	winogradChannels = 16
+	// With fewer tiles than this, reading four times the weights takes longer
+	// than the multiplications that are saved.
+	winogradTiles = 12
+)
+
+// winograd reports whether a pass over n maps of h×w outputs runs by Winograd's
+// method.
+func (l *Layer) winograd(n, h, w int) bool {
+	k := &l.kernel
+	if k.Shape[2] != 3 || k.Shape[3] != 3 || k.Stride != [2]int{1, 1} || k.Dilation != [2]int{1, 1} || k.Groups != 1 ||
+		k.Padding[0] > 2 || k.Padding[1] > 2 || min(k.Shape[0], k.Shape[1]) < winogradChannels {
+		return false
+	}
+	// Tiles stick out of small maps: the multiplications must be less than two
+	// thirds of the definition's.
+	tiles := tilesOf(h) * tilesOf(w)
+	return n*tiles >= winogradTiles && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
+}
+
+func tilesOf(n int) int { return (n + nhwc.WinogradTile - 1) / nhwc.WinogradTile }
+
+// line is the values of a cache line. Distances are kept away from multiples of
+// the caches' sizes by one of them.
+const line = 16
+
+// transformed is the distance between the 36 products' weights.
+func transformed(ins, panels int) int { return ins*panels*nhwc.Panel + line }
+
+// transformWeights transforms panels of 3×3 weights to 36 matrices of panels,
+// transformed apart.
+func transformWeights(dst, weight []float32, ins, panels, workers int) []float32 {
+	n := ins * nhwc.Panel
+	step := transformed(ins, panels)
+	dst = grow(dst, nhwc.WinogradProducts*step)
+	parallel.For(workers, panels, func(p int) {
+		nhwc.WinogradWeight(n, weight[p*9*n:], nhwc.Square{Row: 3 * n, Column: n}, dst[p*n:], step)
+	})
+	return dst
+}
+
+// winograd is a 3×3 convolution of stride 1 by Winograd's method; see
+// internal/nhwc for the mathematics.
+type winograd struct {
+	ins, outs int
+	pad       [2]int
+	weight    []float32 // of transformWeights
+	bias      []float32 // for every output of every panel
+}
+
+// Sizes of a block of tiles, whose transforms should stay in a core's cache
+// while there are enough of them for the weights that must be read for each.
+const (
+	blockBytes   = 1 << 20
+	fewestTiles  = 24
+	mostTiles    = 96
+	gradientWork = 128 // tiles of a block for the weights' gradient
+)
+
+// pitch is the distance of pixels of c channels whose vectors are whole.
+func pitch(c int) int {
+	c = (c + 7) &^ 7
+	if c >= 64 {
+		c += 8 // keep pixels from sharing a set of the cache
+	}
+	return c
+}
+
+// run computes the convolution of x into dst. Every output is one sum in one
+// order, so the blocks may depend on anything.
+func (w *winograd) run(dst, x *Map, e Epilogue, workers int) {
+	tiles := dst.N * tilesOf(dst.H) * tilesOf(dst.W)
+	t := blockBytes / (4 * nhwc.WinogradProducts * (w.ins + w.outs))
+	t = min(max(t, fewestTiles), mostTiles)
+	blocks := (tiles + t - 1) / t
+	if blocks < 4*workers {
+		blocks = (blocks + workers - 1) / workers * workers
+	}
+	// Equal blocks, of full tiles of the product.
+	t = (tiles + blocks - 1) / blocks
+	t = (t + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
+	blocks = (tiles + t - 1) / t
+	if blocks >= workers {
+		parallel.For(workers, blocks, func(i int) { w.block(dst, x, e, i*t, min((i+1)*t, tiles), 1) })
+		return
+	}
+	for i := range blocks {
+		w.block(dst, x, e, i*t, min((i+1)*t, tiles), workers)
+	}
+}
+
+// block computes tiles [from,to), counted along rows, images and the batch.
+func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
+	n := to - from
+	panels := (w.outs + nhwc.Panel - 1) / nhwc.Panel
+	vPitch, mPitch := pitch(w.ins), panels*nhwc.Panel
+	vStep, mStep := n*vPitch+line, n*mPitch+line
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.sums = grow(s.sums, nhwc.WinogradProducts*(vStep+mStep))
+	v, m := s.sums[:nhwc.WinogradProducts*vStep], s.sums[nhwc.WinogradProducts*vStep:]
+
+	pieces(workers, n, func(a, b int, s *scratch) {
+		for i := a; i < b; i++ {
+			s.patch(x, dst.H, dst.W, from+i, w.pad, v[i*vPitch:], vStep)
+		}
+	})
+	parallel.For(workers, nhwc.WinogradProducts, func(k int) {
+		s := scratches.Get().(*scratch)
+		defer scratches.Put(s)
+		p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
+		weights := w.weight[k*transformed(w.ins, panels):]
+		for j := range panels {
+			s.run.Run(&p, n, v[k*vStep:], weights[j*w.ins*nhwc.Panel:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
+		}
+	})
+	pieces(workers, n, func(a, b int, s *scratch) {
+		for i := a; i < b; i++ {
+			w.output(s, dst, e, from+i, m[i*mPitch:], mStep)
+		}
+	})
+}
+
+var (
+	origin = []int{0}
+	zeros  = make([]float32, nhwc.Panel)
+)
+
+// pieces divides [0,n) among the workers.
+func pieces(workers, n int, f func(a, b int, s *scratch)) {
+	size := (n + workers - 1) / workers
+	parallel.For(workers, (n+size-1)/size, func(i int) {
+		s := scratches.Get().(*scratch)
+		defer scratches.Put(s)
+		f(i*size, min((i+1)*size, n), s)
+	})
+}
+
+// tileAt is the image of tile i of a batch of h×w maps, and its first row and
+// column.
+func tileAt(i, h, w int) (img, y, x int) {
+	across, down := tilesOf(w), tilesOf(h)
+	return i / across / down, i / across % down * nhwc.WinogradTile, i % across * nhwc.WinogradTile
+}
+
+// patch transforms the inputs of tile i of h×w outputs.
+func (s *scratch) patch(x *Map, h, w, i int, pad [2]int, v []float32, step int) {
+	img, y, left := tileAt(i, h, w)
+	p, n, at := s.square(x, img, y-pad[0], left-pad[1], nhwc.WinogradPatch, 8)
+	nhwc.WinogradInput(n, p, at, v, step)
+}
+
+// square is the size×size pixels of an image of x from (top, left) on, zeros
+// where that is outside, and zero channels up to a multiple: the values, the
+// number of channels and the layout.
+func (s *scratch) square(x *Map, img, top, left, size, multiple int) ([]float32, int, nhwc.Square) {
+	n := (x.C + multiple - 1) / multiple * multiple
+	image := x.Data[img*x.H*x.W*x.C : (img+1)*x.H*x.W*x.C]
+	if n == x.C && top >= 0 && left >= 0 && top+size <= x.H && left+size <= x.W {
+		return image[(top*x.W+left)*x.C:], n, nhwc.Square{Row: x.W * x.C, Column: x.C}
+	}
+	s.padded = grow(s.padded, size*size*n)
+	at := nhwc.Square{Row: size * n, Column: n}
+	if n == x.C {
+		cut(s.padded, size, x, image, 0, n, top, left, size, size)
+		return s.padded, n, at
+	}
+	for i := range size {
+		for j := range size {
+			pixel := s.padded[i*at.Row+j*at.Column:][:n]
+			y, x0 := top+i, left+j
+			if y < 0 || y >= x.H || x0 < 0 || x0 >= x.W {
+				clear(pixel)
+				continue
+			}
+			copy(pixel, image[(y*x.W+x0)*x.C:][:x.C])
+			clear(pixel[x.C:])
+		}
+	}
+	return s.padded, n, at
+}
+
+// output transforms the products of tile i to outputs.
+func (w *winograd) output(s *scratch, dst *Map, e Epilogue, i int, m []float32, step int) {
+	img, y, x := tileAt(i, dst.H, dst.W)
+	at := ((img*dst.H+y)*dst.W + x) * dst.C
+	rows, columns := min(dst.H-y, nhwc.WinogradTile), min(dst.W-x, nhwc.WinogradTile)
+	if dst.C%8 == 0 && rows == nhwc.WinogradTile && columns == nhwc.WinogradTile {
+		var residual []float32
+		if e.Residual != nil {
+			residual = e.Residual.Data[at:]
+		}
+		nhwc.WinogradOutput(dst.C, m, step, dst.Data[at:], nhwc.Square{Row: dst.W * dst.C, Column: dst.C}, w.bias, residual, e.ReLU)
+		return
+	}
+	n := (dst.C + 7) &^ 7
+	s.padded = grow(s.padded, nhwc.WinogradTile*nhwc.WinogradTile*n)
+	nhwc.WinogradOutput(n, m, step, s.padded, nhwc.Square{Row: nhwc.WinogradTile * n, Column: n}, w.bias, nil, e.ReLU && e.Residual == nil)
+	for r := range rows {
+		for c := range columns {
+			o := at + (r*dst.W+c)*dst.C
+			out, sums := dst.Data[o:o+dst.C], s.padded[(r*nhwc.WinogradTile+c)*n:]
+			if e.Residual == nil {
+				copy(out, sums)
+			} else {
+				addResidual(out, sums, e.Residual.Data[o:], e.ReLU)
+			}
+		}
+	}
+}
