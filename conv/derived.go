@@ -77,6 +77,11 @@ func (d *derived) backward(l *Layer, workers int) transposed {
 				for t := 0; t < outs; t += nhwc.Panel {
 					src := l.weight[(((g*l.panels+t/nhwc.Panel)*k.Taps()+tap)*ins+q*nhwc.Panel)*nhwc.Panel:]
 					block := dst[:min(outs-t, nhwc.Panel)*nhwc.Panel]
+					if channels == nhwc.Panel && len(block) == nhwc.Panel*nhwc.Panel {
+						nhwc.Transpose(block, src)
+						dst = dst[len(block):]
+						continue
+					}
 					for c := range channels {
 						row := src[c*nhwc.Panel:][:nhwc.Panel]
 						for j := 0; j*nhwc.Panel+c < len(block); j++ {

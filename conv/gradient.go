@@ -3,6 +3,7 @@ package conv
 import (
 	"fmt"
 
+	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/nhwc"
 	"github.com/lowrank-go/lowrank/internal/parallel"
 )
@@ -32,11 +33,38 @@ func (l *Layer) Gradient(weight, bias []float32, x, dy *Map, workers int) error 
 	case l.winograd(dy.N, dy.H, dy.W):
 		l.winogradGradient(weight, x, dy, workers)
 	default:
-		g := newGradient(l, x, dy)
+		k := l.kernel
+		if l.picks() {
+			s := scratches.Get().(*scratch)
+			defer scratches.Put(s)
+			x = s.pick(&k, x, dy.H, dy.W, workers)
+			k.Stride = [2]int{1, 1}
+		}
+		if k.Taps() == 1 && k.Groups == 1 && k.Stride == [2]int{1, 1} && k.Padding == [2]int{} {
+			l.pointGradient(weight, x, dy, workers)
+			break
+		}
+		g := newGradient(l, &k, x, dy)
 		defer g.release()
 		g.run(weight, workers)
 	}
 	return nil
+}
+
+// pointGradient is the gradient of 1×1 weights: one matrix product.
+func (l *Layer) pointGradient(weight []float32, x, dy *Map, workers int) {
+	s := scratches.Get().(*scratch)
+	defer scratches.Put(s)
+	s.sums = grow(s.sums, x.C*dy.C)
+	gemm.Float32(workers, true, false, x.C, dy.C, x.N*x.H*x.W, 1, x.Data, x.C, dy.Data, dy.C, 0, s.sums, dy.C)
+	for p := range l.panels {
+		t := p * nhwc.Panel
+		for c := range x.C {
+			row := weight[(p*x.C+c)*nhwc.Panel:][:nhwc.Panel]
+			n := copy(row, s.sums[c*dy.C+t:(c+1)*dy.C])
+			clear(row[n:])
+		}
+	}
 }
 
 // biasParts divides the pixels of a sum; it must not depend on workers.
@@ -82,7 +110,10 @@ func addParts(workers, parts, n int, sums []float32) {
 // pair of channels a sum over pixels.
 type gradient struct {
 	l     *Layer
+	k     *Kernel // the layer's, or one of stride 1 for pixels picked out
 	x, dy *Map
+	// rows and columns are the layer's axes.
+	rows, columns axis
 	// channels is how many inputs of a group a task takes at once, and blocks
 	// how many such there are in a group.
 	channels, blocks int
@@ -106,16 +137,9 @@ const (
 	crowdedOutputs = 256     // outputs whose pixels fall on the same places of a cache
 )
 
-func newGradient(l *Layer, x, dy *Map) *gradient {
-	k := &l.kernel
-	if k.Taps() == 1 && k.Stride == [2]int{1, 1} && k.Padding == [2]int{} {
-		// Pixels that know nothing of each other are rows of one image.
-		in, out := *x, *dy
-		in.N, in.H = 1, x.N*x.H
-		out.N, out.H = 1, dy.N*dy.H
-		x, dy = &in, &out
-	}
-	g := &gradient{l: l, x: x, dy: dy, channels: k.Shape[1], blocks: 1}
+func newGradient(l *Layer, k *Kernel, x, dy *Map) *gradient {
+	rows, columns := k.axis(0, dy.H), k.axis(1, dy.W)
+	g := &gradient{l: l, k: k, x: x, dy: dy, rows: rows, columns: columns, channels: k.Shape[1], blocks: 1}
 	if g.channels > taskChannels+taskChannels/2 {
 		g.blocks = (g.channels + taskChannels - 1) / taskChannels
 		g.channels = ((g.channels+g.blocks-1)/g.blocks + 7) &^ 7
@@ -124,17 +148,21 @@ func newGradient(l *Layer, x, dy *Map) *gradient {
 	if outs := k.Out() / k.Groups; !l.depthwise && (outs%nhwc.Panel != 0 || dy.C >= crowdedOutputs) {
 		g.s = scratches.Get().(*scratch)
 	}
+	target := slabPixels
+	if k.Shape[1] < nhwc.Panel {
+		target = 4 * slabPixels // their inputs are few
+	}
 	size := dy.H * dy.W
-	if images := slabPixels / size; images > 1 {
+	if images := target / size; images > 1 {
 		for i := 0; i < dy.N; i += images {
 			g.slabs = append(g.slabs, slab{i, min(i+images, dy.N), 0, dy.H})
 		}
 		return g
 	}
-	rows := max((slabPixels+dy.W-1)/dy.W, 1)
+	height := max((target+dy.W-1)/dy.W, 1)
 	for i := range dy.N {
-		for y := 0; y < dy.H; y += rows {
-			g.slabs = append(g.slabs, slab{i, i + 1, y, min(y+rows, dy.H)})
+		for y := 0; y < dy.H; y += height {
+			g.slabs = append(g.slabs, slab{i, i + 1, y, min(y+height, dy.H)})
 		}
 	}
 	return g
@@ -148,7 +176,7 @@ func (g *gradient) release() {
 
 // run divides the work into parts of the slabs and blocks of the channels.
 func (g *gradient) run(weight []float32, workers int) {
-	k := &g.l.kernel
+	k := g.k
 	if g.s != nil {
 		g.pack(workers)
 	}
@@ -205,12 +233,11 @@ func (g *gradient) pack(workers int) {
 
 // slab adds the products of a slab for a block of the inputs of a group.
 func (g *gradient) slab(s *scratch, sums []float32, b slab, group, block int) {
-	k, x, dy := &g.l.kernel, g.x, g.dy
+	k, x, dy := g.k, g.x, g.dy
 	ins := k.Shape[1]
 	c0 := block * g.channels
 	c1 := min(c0+g.channels, ins)
-	columns, rows := k.axis(1, dy.W), k.axis(0, dy.H)
-
+	rows, columns := &g.rows, &g.columns
 	// The inputs of the slab: in place where nothing is padded and the pixels are
 	// not far apart.
 	top, height := rows.span(b.y0, b.y1)
@@ -267,8 +294,8 @@ func (g *gradient) slab(s *scratch, sums []float32, b slab, group, block int) {
 
 // depthwise adds the products of a slab for a depthwise kernel.
 func (g *gradient) depthwise(s *scratch, sums []float32, b slab) {
-	k, x, dy := &g.l.kernel, g.x, g.dy
-	p := pass{rows: k.axis(0, dy.H), columns: k.axis(1, dy.W)}
+	k, x, dy := g.k, g.x, g.dy
+	p := pass{rows: g.rows, columns: g.columns}
 	for img := b.img0; img < b.img1; img++ {
 		in, width := s.input(&p, x, block{img: img, y0: b.y0, y1: b.y1, x1: dy.W})
 		s.offsets = s.offsets[:0]
@@ -284,17 +311,35 @@ func (g *gradient) depthwise(s *scratch, sums []float32, b slab) {
 	}
 }
 
-// winogradGradient is the weights' gradient by Winograd's method. Blocks of
-// tiles add up in order, in parts where there are few weights.
+// winogradGradient is the weights' gradient by Winograd's method.
 func (l *Layer) winogradGradient(weight []float32, x, dy *Map, workers int) {
-	k := &l.kernel
-	ins := k.Shape[1]
+	ins, outs := l.kernel.Shape[1], l.kernel.Out()
+	tiles := dy.N * tilesOf(dy.H) * tilesOf(dy.W)
+	n := ins * nhwc.Panel
+	taps := nhwc.Square{Row: 3 * n, Column: n}
+	if tiles*(ins+outs) <= ins*outs {
+		// The transforms of all tiles are smaller than those of the gradient,
+		// which is therefore computed a panel at a time.
+		t := l.winogradTransforms(x, dy, 0, tiles, workers)
+		defer t.release()
+		parallel.For(workers, l.panels, func(p int) {
+			s := scratches.Get().(*scratch)
+			defer scratches.Put(s)
+			step := n + line
+			s.sums = grow(s.sums, nhwc.WinogradProducts*step)
+			clear(s.sums)
+			for j := range nhwc.WinogradProducts {
+				t.product(s, j, p, ins, s.sums[j*step:])
+			}
+			nhwc.WinogradGather(n, s.sums, step, weight[p*9*n:], taps)
+		})
+		return
+	}
+	// Blocks of tiles add up in order, in parts where there are few weights.
 	step := transformed(ins, l.panels)
 	size := nhwc.WinogradProducts * step
-	tiles := dy.N * tilesOf(dy.H) * tilesOf(dy.W)
 	blocks := (tiles + gradientWork - 1) / gradientWork
-	parts := min(blocks, gradientTasks, max(partialValues/size, 1))
-	inner := 1
+	parts, inner := min(blocks, gradientTasks, max(partialValues/size, 1)), 1
 	if parts < gradientTasks/2 {
 		parts, inner = 1, workers
 	}
@@ -303,52 +348,59 @@ func (l *Layer) winogradGradient(weight []float32, x, dy *Map, workers int) {
 	s.sums = grow(s.sums, parts*size)
 	sums := s.sums
 	parallel.For(workers, parts, func(p int) {
+		into := sums[p*size : (p+1)*size]
+		clear(into)
 		for b := p * blocks / parts; b < (p+1)*blocks/parts; b++ {
-			into := sums[p*size : (p+1)*size]
-			l.winogradProducts(into, x, dy, b*tiles/blocks, (b+1)*tiles/blocks, b == p*blocks/parts, inner)
+			t := l.winogradTransforms(x, dy, b*tiles/blocks, (b+1)*tiles/blocks, inner)
+			parallel.For(inner, nhwc.WinogradProducts, func(j int) {
+				s := scratches.Get().(*scratch)
+				defer scratches.Put(s)
+				for p := range l.panels {
+					t.product(s, j, p, ins, into[j*step+p*n:])
+				}
+			})
+			t.release()
 		}
 	})
 	if parts > 1 {
 		addParts(workers, parts, size, sums)
 	}
-	n := ins * nhwc.Panel
 	parallel.For(workers, l.panels, func(p int) {
-		nhwc.WinogradGather(n, sums[p*n:], step, weight[p*9*n:], nhwc.Square{Row: 3 * n, Column: n})
+		nhwc.WinogradGather(n, sums[p*n:], step, weight[p*9*n:], taps)
 	})
 }
 
-// winogradProducts adds to sums, or sets them to where first is set, the 36
-// matrices of products of tiles [from,to).
-func (l *Layer) winogradProducts(sums []float32, x, dy *Map, from, to int, first bool, workers int) {
-	k := &l.kernel
-	n, ins := to-from, k.Shape[1]
-	// Full panels: what is beyond the outputs is zero.
-	outs := l.panels * nhwc.Panel
-	vPitch, ePitch := pitch(ins), pitch(outs)
-	vStep, eStep := n*vPitch+line, n*ePitch+line
-	s := scratches.Get().(*scratch)
-	defer scratches.Put(s)
-	s.sums = grow(s.sums, nhwc.WinogradProducts*(vStep+eStep))
-	v, e := s.sums[:nhwc.WinogradProducts*vStep], s.sums[nhwc.WinogradProducts*vStep:]
-	pieces(workers, n, func(a, b int, s *scratch) {
+// transforms holds the transforms of a block of tiles of the inputs, v, and of
+// the outputs' gradient, e, as 36 matrices each with a row a tile.
+type transforms struct {
+	s              *scratch
+	tiles          int
+	v, e           []float32
+	vPitch, ePitch int // of tiles
+	vStep, eStep   int // of matrices
+}
+
+func (t *transforms) release() { scratches.Put(t.s) }
+
+// winogradTransforms computes those of tiles [from,to).
+func (l *Layer) winogradTransforms(x, dy *Map, from, to, workers int) *transforms {
+	t := &transforms{s: scratches.Get().(*scratch), tiles: to - from, vPitch: pitch(x.C), ePitch: pitch(l.panels * nhwc.Panel)}
+	t.vStep, t.eStep = t.tiles*t.vPitch+line, t.tiles*t.ePitch+line
+	t.s.sums = grow(t.s.sums, nhwc.WinogradProducts*(t.vStep+t.eStep))
+	t.v, t.e = t.s.sums[:nhwc.WinogradProducts*t.vStep], t.s.sums[nhwc.WinogradProducts*t.vStep:]
+	pieces(workers, t.tiles, func(a, b int, s *scratch) {
 		for i := a; i < b; i++ {
-			s.patch(x, dy.H, dy.W, from+i, k.Padding, v[i*vPitch:], vStep)
+			s.patch(x, dy.H, dy.W, from+i, l.kernel.Padding, t.v[i*t.vPitch:], t.vStep)
 			img, y, left := tileAt(from+i, dy.H, dy.W)
 			p, c, at := s.square(dy, img, y, left, nhwc.WinogradTile, nhwc.Panel)
-			nhwc.WinogradSpread(c, p, at, e[i*ePitch:], eStep)
+			nhwc.WinogradSpread(c, p, at, t.e[i*t.ePitch:], t.eStep)
 		}
 	})
-	step := transformed(ins, l.panels)
-	parallel.For(workers, nhwc.WinogradProducts, func(j int) {
-		s := scratches.Get().(*scratch)
-		defer scratches.Put(s)
-		c := nhwc.Correlation{Pixel: vPitch, Rows: origin, Columns: n, YPixel: ePitch}
-		into := sums[j*step:][:ins*outs]
-		if first {
-			clear(into)
-		}
-		for p := range l.panels {
-			s.run.Correlate(&c, ins, v[j*vStep:], e[j*eStep+p*nhwc.Panel:], into[p*ins*nhwc.Panel:])
-		}
-	})
+	return t
+}
+
+// product adds to the sums of panel p of matrix j.
+func (t *transforms) product(s *scratch, j, p, ins int, sums []float32) {
+	c := nhwc.Correlation{Pixel: t.vPitch, Rows: origin, Columns: t.tiles, YPixel: t.ePitch}
+	s.run.Correlate(&c, ins, t.v[j*t.vStep:], t.e[j*t.eStep+p*nhwc.Panel:], sums)
 }

@@ -162,13 +162,22 @@ func (l *Layer) Forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
 	dst = dst.Resize(x.N, oh, ow, k.Out())
 	workers = l.workers(workers, x.N*oh*ow)
 	if l.winograd(x.N, oh, ow) {
-		w := winograd{ins: k.Shape[1], outs: k.Out(), pad: k.Padding, weight: l.derived.forwardWinograd(l, workers), bias: l.bias}
+		w := winograd{ins: k.Shape[1], outs: k.Out(), pad: k.Padding, weight: l.weight, bias: l.bias}
+		if !w.once(dst) {
+			w.transformed = l.derived.forwardWinograd(l, workers)
+		}
 		w.run(dst, x, e, workers)
 		return dst, nil
 	}
 	p := pass{
 		rows: k.axis(0, oh), columns: k.axis(1, ow), groups: k.Groups, ins: k.Shape[1], outs: k.Out() / k.Groups,
 		depthwise: l.depthwise, weight: l.weight, bias: l.bias,
+	}
+	if l.picks() {
+		s := scratches.Get().(*scratch)
+		defer scratches.Put(s)
+		x = s.pick(k, x, oh, ow, workers)
+		p.rows.stride, p.columns.stride = 1, 1
 	}
 	p.run(dst, x, e, workers)
 	return dst, nil
@@ -192,9 +201,23 @@ func (l *Layer) InputGradient(dst, dy *Map, h, w int, e Epilogue, workers int) (
 	workers = l.workers(workers, dy.N*dy.H*dy.W)
 	d := l.derived.backward(l, workers)
 	if l.winograd(dy.N, h, w) {
-		w := winograd{ins: k.Out(), outs: k.In(), pad: [2]int{2 - k.Padding[0], 2 - k.Padding[1]},
-			weight: l.derived.backwardWinograd(l, workers), bias: d.bias}
+		w := winograd{ins: k.Out(), outs: k.In(), pad: [2]int{2 - k.Padding[0], 2 - k.Padding[1]}, weight: d.weight, bias: d.bias}
+		if !w.once(dst) {
+			w.transformed = l.derived.backwardWinograd(l, workers)
+		}
 		w.run(dst, dy, e, workers)
+		return dst, nil
+	}
+	if l.picks() {
+		s := scratches.Get().(*scratch)
+		defer scratches.Put(s)
+		s.picked = s.picked.Resize(dy.N, dy.H, dy.W, dst.C)
+		p := pass{
+			rows: point(dy.H), columns: point(dy.W), groups: k.Groups, ins: k.Out() / k.Groups, outs: k.Shape[1],
+			weight: d.weight, bias: d.bias,
+		}
+		p.run(s.picked, dy, Epilogue{}, workers)
+		scatter(k, dst, s.picked, e, workers)
 		return dst, nil
 	}
 	weight := d.weight

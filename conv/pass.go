@@ -98,6 +98,7 @@ func (p *pass) flat() bool {
 type scratch struct {
 	run     nhwc.Runner
 	padded  []float32
+	picked  *Map
 	sums    []float32
 	offsets []int
 	rows    []int
@@ -181,6 +182,10 @@ type block struct{ img, y0, y1, x0, x1 int }
 
 // piece computes a block, for panels [first,last).
 func (p *pass) piece(s *scratch, dst, x *Map, e Epilogue, b block, first, last int) {
+	if p.depthwise {
+		p.depthwisePiece(s, dst, x, e, b)
+		return
+	}
 	in, width := s.input(p, x, b)
 	// Offsets of the taps from a pixel's first input. Where the channels of a
 	// row of taps are contiguous they are one segment.
@@ -200,29 +205,6 @@ func (p *pass) piece(s *scratch, dst, x *Map, e Epilogue, b block, first, last i
 	}
 	n := b.x1 - b.x0
 	pixel, outPixel := p.columns.stride*x.C, p.columns.step*dst.C
-	// place is where the output of row y of the block begins.
-	place := func(y int) int {
-		return ((b.img*dst.H+p.rows.start+y*p.rows.step)*dst.W + p.columns.start + b.x0*p.columns.step) * dst.C
-	}
-	if p.depthwise {
-		d := nhwc.Depthwise{Pixel: pixel, Offsets: s.offsets, Channels: x.C, OutPixel: outPixel, ReLU: e.ReLU && e.Residual == nil}
-		for y := b.y0; y < b.y1; y++ {
-			at := place(y)
-			input := in[(y-b.y0)*p.rows.stride*width*x.C:]
-			if e.Residual == nil {
-				s.run.RunDepthwise(&d, n, input, p.weight, p.bias, dst.Data[at:])
-				continue
-			}
-			d.OutPixel = x.C
-			s.sums = grow(s.sums, n*x.C)
-			s.run.RunDepthwise(&d, n, input, p.weight, p.bias, s.sums)
-			for i := range n {
-				o := at + i*outPixel
-				addResidual(dst.Data[o:o+x.C], s.sums[i*x.C:], e.Residual.Data[o:], e.ReLU)
-			}
-		}
-		return
-	}
 	product := nhwc.Product{Pixel: pixel, Offsets: s.offsets, Length: segment, OutPixel: outPixel, ReLU: e.ReLU}
 	depth := p.ins * p.taps() * nhwc.Panel
 	panels := p.panels()
@@ -231,12 +213,99 @@ func (p *pass) piece(s *scratch, dst, x *Map, e Epilogue, b block, first, last i
 		channels := min(p.outs-t, nhwc.Panel)
 		w, bias := p.weight[panel*depth:(panel+1)*depth], p.bias[panel*nhwc.Panel:]
 		for y := b.y0; y < b.y1; y++ {
-			at := place(y) + g*p.outs + t
+			at := p.place(dst, b, y) + g*p.outs + t
 			var residual []float32
 			if e.Residual != nil {
 				residual = e.Residual.Data[at:]
 			}
 			s.run.Run(&product, n, in[(y-b.y0)*p.rows.stride*width*x.C+g*p.ins:], w, bias, dst.Data[at:], residual, channels)
+		}
+	}
+}
+
+// place is where the output of row y of a block begins.
+func (p *pass) place(dst *Map, b block, y int) int {
+	return ((b.img*dst.H+p.rows.start+y*p.rows.step)*dst.W + p.columns.start + b.x0*p.columns.step) * dst.C
+}
+
+// depthwisePiece computes a block of a depthwise pass. There is so little to
+// compute that copying the inputs to pad them would cost as much, so it reads
+// them in place: rows of taps that are outside are left out, and pixels at the
+// sides, whose taps are partly outside, are done one by one.
+func (p *pass) depthwisePiece(s *scratch, dst, x *Map, e Epilogue, b block) {
+	c := x.C
+	outPixel := p.columns.step * dst.C
+	d := nhwc.Depthwise{Pixel: p.columns.stride * c, Channels: c, OutPixel: outPixel, ReLU: e.ReLU && e.Residual == nil}
+	if e.Residual != nil {
+		d.OutPixel = c
+		s.sums = grow(s.sums, (b.x1-b.x0)*c)
+	}
+	image := x.Data[b.img*x.H*x.W*c : (b.img+1)*x.H*x.W*c]
+	// Columns [from,to) see the inside alone.
+	taps := p.columns.taps
+	from, to := b.x0, b.x0
+	for j := b.x0; j < b.x1; j++ {
+		if first, n := p.columns.span(j, j+1); first < 0 {
+			from, to = j+1, j+1
+		} else if first+n <= x.W {
+			to = j + 1
+		}
+	}
+	for y := b.y0; y < b.y1; y++ {
+		at := p.place(dst, b, y)
+		out := dst.Data[at:]
+		if e.Residual != nil {
+			out = s.sums
+		}
+		// The rows of taps that are inside.
+		top, bottom := 0, len(p.rows.taps)
+		for top < bottom && y*p.rows.stride+p.rows.taps[top] < 0 {
+			top++
+		}
+		for top < bottom && y*p.rows.stride+p.rows.taps[bottom-1] >= x.H {
+			bottom--
+		}
+		weight := p.weight[top*len(taps)*c:]
+		// run computes n pixels from j on, whose inputs are counted from column
+		// left.
+		run := func(j, n, left int) {
+			if n <= 0 {
+				return
+			}
+			s.offsets = s.offsets[:0]
+			row := y*p.rows.stride + p.rows.taps[min(top, len(p.rows.taps)-1)]
+			for _, ty := range p.rows.taps[top:bottom] {
+				for _, tx := range taps {
+					o := ((ty-p.rows.taps[top])*x.W + tx) * c
+					if at := j*p.columns.stride + tx; n == 1 && (at < 0 || at >= x.W) {
+						o = nhwc.Outside
+					} else {
+						o += (j*p.columns.stride - left) * c
+					}
+					s.offsets = append(s.offsets, o)
+				}
+			}
+			d.Offsets = s.offsets
+			base := 0
+			if len(s.offsets) > 0 {
+				base = (row*x.W + left) * c
+			}
+			s.run.RunDepthwise(&d, n, image[base:], weight, p.bias, out[(j-b.x0)*d.OutPixel:])
+		}
+		for j := b.x0; j < from; j++ {
+			run(j, 1, 0)
+		}
+		first, _ := p.columns.span(from, from+1)
+		run(from, to-from, max(first, 0))
+		for j := to; j < b.x1; j++ {
+			run(j, 1, 0)
+		}
+		if e.Residual == nil {
+			continue
+		}
+		for i := range b.x1 - b.x0 {
+			o := at + i*outPixel
+			addResidual(dst.Data[o:o+c], s.sums[i*c:], e.Residual.Data[o:], e.ReLU)
 		}
 	}
 }

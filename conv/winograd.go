@@ -9,9 +9,9 @@ const (
 	// Winograd's transforms cost as much as products with about so many
 	// channels would; with fewer the definition is faster.
 	winogradChannels = 16
-	// With fewer tiles than this, reading four times the weights takes longer
-	// than the multiplications that are saved.
-	winogradTiles = 12
+	// With fewer tiles than this the weights' transform takes longer than the
+	// multiplications that are saved.
+	winogradTiles = 4
 )
 
 // winograd reports whether a pass over n maps of h×w outputs runs by Winograd's
@@ -54,8 +54,17 @@ func transformWeights(dst, weight []float32, ins, panels, workers int) []float32
 type winograd struct {
 	ins, outs int
 	pad       [2]int
-	weight    []float32 // of transformWeights
+	weight    []float32 // panels of 3×3 weights
 	bias      []float32 // for every output of every panel
+	// transformed is those of transformWeights, or nil: they are four times the
+	// weights, and where there are many weights and few tiles it takes less time
+	// to compute them, a panel at a time, than to read them.
+	transformed []float32
+}
+
+// once reports whether weights are to be transformed as they are needed.
+func (w *winograd) once(dst *Map) bool {
+	return w.ins*w.outs >= manyWeights && dst.N*tilesOf(dst.H)*tilesOf(dst.W) <= mostTiles
 }
 
 // Sizes of a block of tiles, whose transforms should stay in a core's cache
@@ -65,6 +74,7 @@ const (
 	fewestTiles  = 24
 	mostTiles    = 96
 	gradientWork = 128 // tiles of a block for the weights' gradient
+	manyWeights  = 1 << 17
 )
 
 // pitch is the distance of pixels of c channels whose vectors are whole.
@@ -83,14 +93,16 @@ func (w *winograd) run(dst, x *Map, e Epilogue, workers int) {
 	t := blockBytes / (4 * nhwc.WinogradProducts * (w.ins + w.outs))
 	t = min(max(t, fewestTiles), mostTiles)
 	blocks := (tiles + t - 1) / t
-	if blocks < 4*workers {
+	if w.transformed == nil {
+		blocks = 1
+	} else if blocks < 4*workers {
 		blocks = (blocks + workers - 1) / workers * workers
 	}
 	// Equal blocks, of full tiles of the product.
 	t = (tiles + blocks - 1) / blocks
 	t = (t + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
 	blocks = (tiles + t - 1) / t
-	if blocks >= workers {
+	if blocks >= workers && w.transformed != nil {
 		parallel.For(workers, blocks, func(i int) { w.block(dst, x, e, i*t, min((i+1)*t, tiles), 1) })
 		return
 	}
@@ -115,15 +127,29 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 			s.patch(x, dst.H, dst.W, from+i, w.pad, v[i*vPitch:], vStep)
 		}
 	})
-	parallel.For(workers, nhwc.WinogradProducts, func(k int) {
-		s := scratches.Get().(*scratch)
-		defer scratches.Put(s)
-		p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
-		weights := w.weight[k*transformed(w.ins, panels):]
-		for j := range panels {
-			s.run.Run(&p, n, v[k*vStep:], weights[j*w.ins*nhwc.Panel:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
-		}
-	})
+	p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
+	depth := w.ins * nhwc.Panel
+	if w.transformed == nil {
+		parallel.For(workers, panels, func(j int) {
+			s := scratches.Get().(*scratch)
+			defer scratches.Put(s)
+			step := depth + line
+			s.sums = grow(s.sums, nhwc.WinogradProducts*step)
+			nhwc.WinogradWeight(depth, w.weight[j*9*depth:], nhwc.Square{Row: 3 * depth, Column: depth}, s.sums, step)
+			for k := range nhwc.WinogradProducts {
+				s.run.Run(&p, n, v[k*vStep:], s.sums[k*step:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
+			}
+		})
+	} else {
+		parallel.For(workers, nhwc.WinogradProducts, func(k int) {
+			s := scratches.Get().(*scratch)
+			defer scratches.Put(s)
+			weights := w.transformed[k*transformed(w.ins, panels):]
+			for j := range panels {
+				s.run.Run(&p, n, v[k*vStep:], weights[j*depth:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
+			}
+		})
+	}
 	pieces(workers, n, func(a, b int, s *scratch) {
 		for i := a; i < b; i++ {
 			w.output(s, dst, e, from+i, m[i*mPitch:], mStep)

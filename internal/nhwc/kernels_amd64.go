@@ -105,6 +105,11 @@ func winogradWeightAVX2(t *transform)
 //go:noescape
 func winogradGatherAVX2(t *transform)
 
+//go:noescape
+func transpose16AVX2(dst, src *float32)
+
+func runTranspose16(dst, src *float32) { transpose16AVX2(dst, src) }
+
 func runTransform(kind int, t *transform) {
 	switch kind {
 	case inputKind:

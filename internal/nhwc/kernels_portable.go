@@ -13,3 +13,5 @@ func runCorrelate(int, *correlation) { panic("nhwc: no kernels") }
 func runCorrelateDepthwise(int, *correlation) { panic("nhwc: no kernels") }
 
 func runTransform(int, *transform) { panic("nhwc: no kernels") }
+
+func runTranspose16(dst, src *float32) { panic("nhwc: no kernels") }

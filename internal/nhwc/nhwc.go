@@ -49,6 +49,7 @@ type tile struct {
 // allocated for each. It must not be used by two goroutines at a time.
 type Runner struct {
 	bytes   []int // offsets in bytes
+	zeros   []float32
 	scratch [TilePixels * Panel]float32
 	resid   [TilePixels * Panel]float32
 	t       tile
@@ -170,11 +171,30 @@ func (r *Runner) portable(p *Product, n int, x, w, bias, out, residual []float32
 	}
 }
 
+// Transpose writes the transpose of Panel×Panel values, which lie row after row,
+// to dst, which must not overlap src.
+func Transpose(dst, src []float32) {
+	dst, src = dst[:Panel*Panel], src[:Panel*Panel]
+	if accelerated {
+		runTranspose16(&dst[0], &src[0])
+		return
+	}
+	for i := range Panel {
+		for j, v := range src[i*Panel:][:Panel] {
+			dst[j*Panel+i] = v
+		}
+	}
+}
+
+// Outside is the offset of a tap that sees no input.
+const Outside = -1
+
 // Depthwise describes a depthwise convolution for a run of output pixels:
 //
 //	out[i][c] = relu(bias[c] + Σ_t x[i·Pixel + Offsets[t] + c]·w[t·Channels + c])
 //
-// for c in [0,Channels). Distances are in values.
+// for c in [0,Channels). Distances are in values. A tap of one pixel may be
+// Outside, which reads zeros.
 type Depthwise struct {
 	Pixel    int
 	Offsets  []int
@@ -203,24 +223,39 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 	if n == 0 || d.Channels == 0 {
 		return
 	}
-	far := 0
+	far, outside := 0, false
 	for _, o := range d.Offsets {
+		if o == Outside && n == 1 {
+			outside = true
+			continue
+		}
 		if o < 0 {
 			panic("nhwc: negative offset")
 		}
 		far = max(far, o)
 	}
-	_ = x[(n-1)*d.Pixel+far+d.Channels-1]
-	_ = w[len(d.Offsets)*d.Channels-1]
 	_ = bias[d.Channels-1]
 	_ = out[(n-1)*d.OutPixel+d.Channels-1]
 	whole := 0 // channels the kernels do
-	if accelerated {
+	if len(d.Offsets) > 0 {
+		_ = x[(n-1)*d.Pixel+far+d.Channels-1]
+		_ = w[len(d.Offsets)*d.Channels-1]
+	}
+	if accelerated && len(d.Offsets) > 0 {
 		whole = d.Channels &^ 7
 	}
 	if whole > 0 {
+		if outside && len(r.zeros) < whole {
+			r.zeros = make([]float32, whole)
+		}
 		r.bytes = r.bytes[:0]
 		for _, o := range d.Offsets {
+			if o == Outside {
+				// The kernel adds offsets to x's address: this one leads to the
+				// zeros, wherever they are.
+				r.bytes = append(r.bytes, int(uintptr(unsafe.Pointer(&r.zeros[0]))-uintptr(unsafe.Pointer(&x[0]))))
+				continue
+			}
 			r.bytes = append(r.bytes, 4*o)
 		}
 		k := depthwise{pixel: 4 * d.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), taps: len(d.Offsets), channels: whole,
@@ -245,6 +280,9 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		row := out[i*d.OutPixel:][whole:d.Channels]
 		copy(row, bias[whole:])
 		for t, o := range d.Offsets {
+			if o == Outside {
+				continue
+			}
 			in := x[i*d.Pixel+o+whole:][:len(row)]
 			wt := w[t*d.Channels+whole:][:len(row)]
 			for c := range row {

@@ -90,8 +90,12 @@ func TestRunDepthwiseEqualsTheDefinition(t *testing.T) {
 			Pixel: rapid.IntRange(0, 90).Draw(t, "pixel"),
 		}
 		far := 0
-		for range rapid.IntRange(1, 9).Draw(t, "taps") {
+		for range rapid.IntRange(0, 9).Draw(t, "taps") {
 			o := rapid.IntRange(0, 300).Draw(t, "offset")
+			if n == 1 && rapid.Bool().Draw(t, "outside") {
+				d.Offsets = append(d.Offsets, Outside)
+				continue
+			}
 			d.Offsets = append(d.Offsets, o)
 			far = max(far, o)
 		}
@@ -110,6 +114,9 @@ func TestRunDepthwiseEqualsTheDefinition(t *testing.T) {
 			for c := range d.Channels {
 				sum := float64(bias[c])
 				for s, o := range d.Offsets {
+					if o == Outside {
+						continue
+					}
 					sum += float64(x[i*d.Pixel+o+c]) * float64(w[s*d.Channels+c])
 				}
 				if d.ReLU {
@@ -128,6 +135,18 @@ func TestRunDepthwiseEqualsTheDefinition(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestTransposeSwapsRowsAndColumns(t *testing.T) {
+	src, dst := exact(rand.New(rand.NewPCG(7, 7)), Panel*Panel), make([]float32, Panel*Panel)
+	Transpose(dst, src)
+	for i := range Panel {
+		for j := range Panel {
+			if dst[j*Panel+i] != src[i*Panel+j] {
+				t.Fatalf("element %d, %d is %g, want %g", j, i, dst[j*Panel+i], src[i*Panel+j])
+			}
+		}
+	}
 }
 
 func TestNaNSurvivesReLU(t *testing.T) {

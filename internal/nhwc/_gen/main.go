@@ -253,6 +253,7 @@ func main() {
 		correlateDepthwise(taps)
 	}
 	winograd()
+	transpose()
 	if err := os.WriteFile("kernels_amd64.s", append(bytes.TrimRight(out.Bytes(), "\n"), 0x0a), 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
