@@ -189,30 +189,35 @@ func chains(o options, peak float64) error {
 	fmt.Printf("\nforward chains: milliseconds ours / PyTorch's, ratio, GFLOP/s\n")
 	var ratios mean
 	for _, c := range list {
-		var layers []*conv.Layer
+		stages := &conv.Chain{}
 		question, flops := "chain", 0.
 		h, w := c.h, c.w
 		for _, l := range c.stages {
 			k := l.kernel()
-			p, err := conv.NewLayer(k)
-			must(err)
-			layers = append(layers, p)
+			stages.Stages = append(stages.Stages, k)
 			question += fmt.Sprintf(" %d %d %d %d %d %d 1 %d", l.out, l.k, l.k, l.s, l.pad(), l.pad(), l.groups)
 			flops += 2 * float64(k.MACs(h, w)) * float64(c.batch)
 			h, w = k.OutputSize(h, w)
 		}
 		question += fmt.Sprintf(" %d %d %d %d %d", c.batch, c.h, c.w, c.stages[0].c, o.threads)
+		switch s := c.stages; {
+		case len(s) == 1:
+			stages.Kind = conv.Dense
+		case s[1].groups > 1:
+			stages.Kind, stages.Rank = conv.CP, []int{s[1].c}
+		default:
+			stages.Kind, stages.Rank = conv.Tucker2, []int{s[1].out, s[1].c}
+		}
+		stages.Groups = max(stages.Stages[len(stages.Stages)-1].Groups, 1)
+		run, err := conv.NewRunner(stages)
+		must(err)
 		x := conv.NewMap(c.batch, c.h, c.w, c.stages[0].c)
 		copy(x.Data, random[float32](len(x.Data)))
-		maps := make([]*conv.Map, len(layers))
+		var y *conv.Map
 		mine, theirs, err := o.pair(func() {
-			in := x
-			for i, l := range layers {
-				var err error
-				maps[i], err = l.Forward(maps[i], in, conv.Epilogue{}, o.threads)
-				must(err)
-				in = maps[i]
-			}
+			var err error
+			y, err = run.Forward(y, x, conv.Epilogue{}, o.threads)
+			must(err)
 		}, question)
 		if err != nil {
 			return err

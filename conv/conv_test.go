@@ -378,3 +378,36 @@ func TestScaleOutputsFoldsAnAffineMap(t *testing.T) {
 		t.Errorf("too few scales gave %v", err)
 	}
 }
+
+func TestRunnerOfALargeBatchEqualsItsImagesAlone(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	c := &Chain{Kind: CP, Rank: []int{24}, Groups: 1, Stages: []*Kernel{
+		{Shape: [4]int{24, 16, 1, 1}, Weight: random(rng, 24*16)},
+		{Shape: [4]int{24, 1, 3, 3}, Weight: random(rng, 24*9), Geometry: Geometry{Groups: 24, Padding: [2]int{1, 1}, Stride: [2]int{2, 2}}},
+		{Shape: [4]int{32, 24, 1, 1}, Weight: random(rng, 32*24), Bias: random(rng, 32)},
+	}}
+	r, err := NewRunner(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := NewMap(11, 48, 48, 16) // 55296 values of an image's intermediate map: 2 images at a time
+	copy(x.Data, random(rng, len(x.Data)))
+	e := Epilogue{Residual: NewMap(11, 24, 24, 32), ReLU: true}
+	copy(e.Residual.Data, random(rng, len(e.Residual.Data)))
+	for _, workers := range []int{1, 3} {
+		all, err := r.Forward(nil, x, e, workers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range x.N {
+			one, err := r.Forward(nil, x.images(i, 1), Epilogue{Residual: e.Residual.images(i, 1), ReLU: true}, workers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeTo(t, all.images(i, 1), one, 100)
+		}
+	}
+	if _, err := r.Forward(nil, x, Epilogue{Residual: NewMap(11, 24, 24, 31)}, 1); !errors.Is(err, ErrShape) {
+		t.Errorf("residual: error %v", err)
+	}
+}

@@ -1,7 +1,9 @@
 package conv
 
 import (
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/lowrank-go/lowrank/internal/nhwc"
 	"github.com/lowrank-go/lowrank/internal/parallel"
@@ -236,13 +238,21 @@ func (l *Layer) InputGradient(dst, dy *Map, h, w int, e Epilogue, workers int) (
 }
 
 // workerMACs is the work, in multiply-accumulates, that pays for waking another
-// goroutine: some tens of microseconds.
-const workerMACs = 1 << 21
+// goroutine: some tens of microseconds. Those of depthwise layers wait for memory
+// and take longer.
+const (
+	workerMACs    = 1 << 21
+	depthwiseMACs = 1 << 18
+)
 
 // workers bounds the number of workers by the work there is.
 func (l *Layer) workers(n, outputs int) int {
 	k := &l.kernel
-	return min(parallel.Workers(n), 1+k.Shape[0]*k.Shape[1]*k.Taps()*outputs/workerMACs)
+	pays := workerMACs
+	if l.depthwise {
+		pays = depthwiseMACs
+	}
+	return min(parallel.Workers(n), 1+k.Shape[0]*k.Shape[1]*k.Taps()*outputs/pays)
 }
 
 // fits reports an input, or a gradient of the output for it (nil for none), that
@@ -271,10 +281,11 @@ func (e *Epilogue) fits(n, h, w, c int) error {
 }
 
 // Runner is a chain prepared for running. It keeps its intermediate maps from
-// one call to the next, so it is not safe for concurrent use.
+// one call to the next, and is safe for concurrent use.
 type Runner struct {
 	layers []*Layer
-	mid    []*Map
+	mu     sync.Mutex
+	mids   [][]*Map // intermediate maps that are not in use
 }
 
 // NewRunner prepares every stage of c.
@@ -282,7 +293,7 @@ func NewRunner(c *Chain) (*Runner, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Runner{mid: make([]*Map, len(c.Stages)-1)}
+	r := &Runner{}
 	for _, s := range c.Stages {
 		l, err := NewLayer(s)
 		if err != nil {
@@ -293,15 +304,80 @@ func NewRunner(c *Chain) (*Runner, error) {
 	return r, nil
 }
 
-// Forward runs the stages; e belongs to the last. See Layer.Forward.
+// cachedValues is how many values of a chain's intermediate maps should stay in
+// cache between its stages.
+const cachedValues = 1 << 17
+
+// Forward runs the stages; e belongs to the last. See Layer.Forward. A large
+// batch goes through the chain a few images at a time.
 func (r *Runner) Forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
 	last := len(r.layers) - 1
+	if last == 0 || x.N < 2 {
+		return r.forward(dst, x, e, workers)
+	}
+	h, w, most := x.H, x.W, 1
+	for _, l := range r.layers {
+		h, w = l.kernel.OutputSize(h, w)
+		most = max(most, h*w*l.kernel.Out())
+	}
+	size := max(cachedValues/most, 1)
+	if h < 1 || w < 1 || size >= x.N {
+		return r.forward(dst, x, e, workers)
+	}
+	if err := e.fits(x.N, h, w, r.Out()); err != nil {
+		return nil, err
+	}
+	dst = dst.Resize(x.N, h, w, r.Out())
+	outer, inner := parallel.Workers(workers), 1
+	if parts := (x.N + size - 1) / size; parts < outer {
+		outer, inner = 1, outer
+	}
+	errs := make([]error, (x.N+size-1)/size)
+	parallel.For(outer, len(errs), func(p int) {
+		i := p * size
+		n := min(size, x.N-i)
+		part := e
+		if e.Residual != nil {
+			part.Residual = e.Residual.images(i, n)
+		}
+		_, errs[p] = r.forward(dst.images(i, n), x.images(i, n), part, inner)
+	})
+	return dst, errors.Join(errs...)
+}
+
+// images is n images of m from the i-th on, in m's memory.
+func (m *Map) images(i, n int) *Map {
+	size := m.H * m.W * m.C
+	return &Map{N: n, H: m.H, W: m.W, C: m.C, Data: m.Data[i*size : (i+n)*size : (i+n)*size]}
+}
+
+func (r *Runner) take() []*Map {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.mids); n > 0 {
+		m := r.mids[n-1]
+		r.mids = r.mids[:n-1]
+		return m
+	}
+	return make([]*Map, len(r.layers)-1)
+}
+
+func (r *Runner) give(m []*Map) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mids = append(r.mids, m)
+}
+
+func (r *Runner) forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
+	last := len(r.layers) - 1
+	mid := r.take()
+	defer r.give(mid)
 	for i, l := range r.layers[:last] {
 		var err error
-		if r.mid[i], err = l.Forward(r.mid[i], x, Epilogue{}, workers); err != nil {
+		if mid[i], err = l.Forward(mid[i], x, Epilogue{}, workers); err != nil {
 			return nil, fmt.Errorf("stage %d: %w", i, err)
 		}
-		x = r.mid[i]
+		x = mid[i]
 	}
 	return r.layers[last].Forward(dst, x, e, workers)
 }

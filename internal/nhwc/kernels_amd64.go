@@ -106,6 +106,11 @@ func winogradWeightAVX2(t *transform)
 func winogradGatherAVX2(t *transform)
 
 //go:noescape
+func depthwiseRowsAVX2(d *depthwise)
+
+func runDepthwiseRows(d *depthwise) { depthwiseRowsAVX2(d) }
+
+//go:noescape
 func transpose16AVX2(dst, src *float32)
 
 func runTranspose16(dst, src *float32) { transpose16AVX2(dst, src) }

@@ -15,3 +15,5 @@ func runCorrelateDepthwise(int, *correlation) { panic("nhwc: no kernels") }
 func runTransform(int, *transform) { panic("nhwc: no kernels") }
 
 func runTranspose16(dst, src *float32) { panic("nhwc: no kernels") }
+
+func runDepthwiseRows(*depthwise) { panic("nhwc: no kernels") }

@@ -216,6 +216,20 @@ type depthwise struct {
 	outPixel    int
 	weightPitch int
 	relu        int
+	tiles       int
+}
+
+// depthwisePixels is the number of pixels of a tile.
+const depthwisePixels = 4
+
+// rowsOfThree reports whether the taps are rows of three neighbouring pixels.
+func rowsOfThree(d *Depthwise) bool {
+	for i, o := range d.Offsets {
+		if o != d.Offsets[i/3*3]+i%3*d.Pixel {
+			return false
+		}
+	}
+	return len(d.Offsets)%3 == 0
 }
 
 // RunDepthwise computes n pixels of d; see Run.
@@ -263,14 +277,38 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		if d.ReLU {
 			k.relu = 1
 		}
-		for i := 0; i < n; {
-			m := 1
-			if n-i >= 4 {
-				m = 4
-			}
+		run := func(m, i int) {
 			k.x, k.out = unsafe.Pointer(&x[i*d.Pixel]), unsafe.Pointer(&out[i*d.OutPixel])
 			runDepthwise(m, &k)
-			i += m
+		}
+		done := 0
+		switch {
+		case n < depthwisePixels:
+		case rowsOfThree(d):
+			k.tiles, done = n/depthwisePixels, n&^(depthwisePixels-1)
+			for t := range len(d.Offsets) / 3 {
+				r.bytes[t] = r.bytes[3*t]
+			}
+			k.taps /= 3
+			k.x, k.out = unsafe.Pointer(&x[0]), unsafe.Pointer(&out[0])
+			runDepthwiseRows(&k)
+			if done < n { // once more, what is left together with pixels that are done
+				i := n - depthwisePixels
+				k.tiles, k.x, k.out = 1, unsafe.Pointer(&x[i*d.Pixel]), unsafe.Pointer(&out[i*d.OutPixel])
+				runDepthwiseRows(&k)
+				done = n
+			}
+		default:
+			for ; done+depthwisePixels <= n; done += depthwisePixels {
+				run(depthwisePixels, done)
+			}
+			if done < n {
+				run(depthwisePixels, n-depthwisePixels)
+				done = n
+			}
+		}
+		for ; done < n; done++ {
+			run(1, done)
 		}
 	}
 	if whole == d.Channels {

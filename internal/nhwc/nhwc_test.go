@@ -99,6 +99,14 @@ func TestRunDepthwiseEqualsTheDefinition(t *testing.T) {
 			d.Offsets = append(d.Offsets, o)
 			far = max(far, o)
 		}
+		if rapid.Bool().Draw(t, "rows of three") {
+			d.Offsets = nil
+			for range rapid.IntRange(1, 4).Draw(t, "rows") {
+				o := rapid.IntRange(0, 300).Draw(t, "offset")
+				d.Offsets = append(d.Offsets, o, o+d.Pixel, o+2*d.Pixel)
+				far = max(far, o+2*d.Pixel)
+			}
+		}
 		d.OutPixel = d.Channels + rapid.IntRange(0, 20).Draw(t, "gap")
 		x := exact(rng, max((n-1)*d.Pixel+far+d.Channels, 0))
 		w := exact(rng, len(d.Offsets)*d.Channels)
