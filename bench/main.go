@@ -8,6 +8,7 @@
 //	go run ./bench gemm   -peer /tmp/openblas
 //	go run ./bench lapack -peer /tmp/openblas
 //	go run ./bench conv   -peer 'python3 bench/peers/pytorch.py'
+//	go run ./bench step   -peer 'python3 bench/peers/pytorch.py'
 //
 // The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
 // python3-torch). Nothing else in this repository needs them.
@@ -29,7 +30,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -55,6 +56,8 @@ func main() {
 		err = lapacks(o)
 	case "conv":
 		err = convs(o)
+	case "step":
+		err = steps(o)
 	default:
 		err = fmt.Errorf("unknown benchmark %q", os.Args[1])
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/dataset"
 )
 
@@ -92,7 +93,7 @@ func (n *Net) Sites() []Site {
 	}
 	h, w := at(n.Stem, n.Input[0], n.Input[1])
 	if !n.CIFAR {
-		h, w = poolSize(h), poolSize(w)
+		h, w = nn.PoolSize(h), nn.PoolSize(w)
 	}
 	for _, stage := range n.Stages {
 		for _, b := range stage {
@@ -179,5 +180,3 @@ func (n *Net) Replace(name string, chain *conv.Chain) error {
 	}
 	return fmt.Errorf("resnet: no convolution is called %q", name)
 }
-
-func poolSize(n int) int { return (n+2-3)/2 + 1 } // 3×3, stride 2, padding 1

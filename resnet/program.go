@@ -6,7 +6,7 @@ import (
 	"math"
 
 	"github.com/lowrank-go/lowrank/conv"
-	"github.com/lowrank-go/lowrank/internal/parallel"
+	"github.com/lowrank-go/lowrank/internal/nn"
 )
 
 // Program is a network ready to run in eval mode, with its batch norms folded.
@@ -17,6 +17,7 @@ type Program struct {
 	stem   *conv.Runner
 	blocks []*runningBlock
 	head   *conv.Runner
+	pool   nn.MaxPool
 	// Maps of the layer before, of the block's inner layers, and of the
 	// shortcut; they rotate.
 	a, b, c, short, pooled *conv.Map
@@ -100,7 +101,7 @@ func (p *Program) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 		return nil, fmt.Errorf("%s: %w", p.net.Stem.Name, err)
 	}
 	if !p.net.CIFAR {
-		p.b = maxPool(p.b, p.a, workers)
+		p.b = p.pool.Forward(p.b, p.a, workers)
 		p.a, p.b = p.b, p.a
 	}
 	for i, b := range p.blocks {
@@ -111,7 +112,7 @@ func (p *Program) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 			return nil, fmt.Errorf("block %d: %w", i, err)
 		}
 	}
-	p.pooled = averagePool(p.pooled, p.a, workers)
+	p.pooled = nn.AveragePool(p.pooled, p.a, workers)
 	if p.logits, err = p.head.Forward(p.logits, p.pooled, conv.Epilogue{}, workers); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.net.Head.Name, err)
 	}
@@ -146,53 +147,6 @@ func (p *Program) block(b *runningBlock, workers int) error {
 	}
 	p.a, p.c = x, p.a
 	return nil
-}
-
-// maxPool is 3×3 with stride 2 and padding 1; NaN propagates.
-func maxPool(dst, x *conv.Map, workers int) *conv.Map {
-	dst = dst.Resize(x.N, poolSize(x.H), poolSize(x.W), x.C)
-	parallel.For(workers, x.N*dst.H, func(row int) {
-		n, oy := row/dst.H, row%dst.H
-		for ox := range dst.W {
-			out := dst.Data[(row*dst.W+ox)*x.C:][:x.C]
-			first := true
-			for y := max(2*oy-1, 0); y <= min(2*oy+1, x.H-1); y++ {
-				for xx := max(2*ox-1, 0); xx <= min(2*ox+1, x.W-1); xx++ {
-					in := x.Data[((n*x.H+y)*x.W+xx)*x.C:][:x.C]
-					if first {
-						copy(out, in)
-						first = false
-						continue
-					}
-					for c, v := range in {
-						if v > out[c] || v != v {
-							out[c] = v
-						}
-					}
-				}
-			}
-		}
-	})
-	return dst
-}
-
-// averagePool is the mean over all pixels.
-func averagePool(dst, x *conv.Map, workers int) *conv.Map {
-	dst = dst.Resize(x.N, 1, 1, x.C)
-	scale := 1 / float32(x.H*x.W)
-	parallel.For(workers, x.N, func(n int) {
-		out := dst.Data[n*x.C : (n+1)*x.C]
-		clear(out)
-		for i := range x.H * x.W {
-			for c, v := range x.Data[(n*x.H*x.W+i)*x.C:][:x.C] {
-				out[c] += v
-			}
-		}
-		for c := range out {
-			out[c] *= scale
-		}
-	})
-	return dst
 }
 
 // padShortcut is option A: every stride-th pixel, with zero channels on both

@@ -8,7 +8,7 @@ memory formats (contiguous and channels_last):
 
     forward|input|weight N H W C OUT KH KW STRIDE PADH PADW DILATION GROUPS THREADS MILLISECONDS
     chain COUNT, then for each stage: OUT KH KW STRIDE PADH PADW DILATION GROUPS; N H W C THREADS MILLISECONDS
-    norm|norm-backward|relu|relu-backward|add|maxpool|maxpool-backward N H W C THREADS MILLISECONDS
+    norm|norm-add-relu|norm-backward|norm-relu-backward|maxpool|maxpool-backward N H W C THREADS MILLISECONDS
     loss N CLASSES THREADS MILLISECONDS
     sgd|adam VALUES THREADS MILLISECONDS
     core
@@ -87,17 +87,16 @@ def layer(kind, n, h, w, c):
         gain, shift, mean, var = torch.ones(c), torch.zeros(c), torch.zeros(c), torch.ones(c)
         if kind == "norm":
             calls.append(lambda x=x: F.batch_norm(x, mean, var, gain, shift, True))
-        elif kind == "norm-backward":
+        elif kind == "norm-add-relu":
+            calls.append(lambda x=x, dy=dy: F.relu_(F.batch_norm(x, mean, var, gain, shift, True).add_(dy)))
+        elif kind in ("norm-backward", "norm-relu-backward"):
             _, m, r = torch.native_batch_norm(x, gain, shift, mean, var, True, 0.1, 1e-5)
-            calls.append(lambda x=x, dy=dy, m=m, r=r: torch.ops.aten.native_batch_norm_backward(
-                dy, x, gain, mean, var, m, r, True, 1e-5, [True, True, True]))
-        elif kind == "relu":
-            calls.append(lambda x=x: F.relu(x))
-        elif kind == "relu-backward":
-            y = F.relu(x)
-            calls.append(lambda y=y, dy=dy: torch.ops.aten.threshold_backward(dy, y, 0))
-        elif kind == "add":
-            calls.append(lambda x=x, dy=dy: F.relu_(x + dy))
+            y = F.relu(x) if kind == "norm-relu-backward" else None
+
+            def backward(x=x, dy=dy, y=y, m=m, r=r):
+                g = dy if y is None else torch.ops.aten.threshold_backward(dy, y, 0)
+                torch.ops.aten.native_batch_norm_backward(g, x, gain, mean, var, m, r, True, 1e-5, [True, True, True])
+            calls.append(backward)
         elif kind == "maxpool":
             calls.append(lambda x=x: F.max_pool2d(x, 3, 2, 1))
         elif kind == "maxpool-backward":

@@ -167,3 +167,70 @@ func runCorrelateDepthwise(taps int, c *correlation) {
 		panic("nhwc: bad number of taps")
 	}
 }
+
+//go:noescape
+func moments1AVX2(e *pointwise)
+
+//go:noescape
+func moments4AVX2(e *pointwise)
+
+//go:noescape
+func products1AVX2(e *pointwise)
+
+//go:noescape
+func products4AVX2(e *pointwise)
+
+//go:noescape
+func maskedProducts1AVX2(e *pointwise)
+
+//go:noescape
+func maskedProducts4AVX2(e *pointwise)
+
+//go:noescape
+func affineAVX2(e *pointwise)
+
+//go:noescape
+func affineAddAVX2(e *pointwise)
+
+//go:noescape
+func affinePairAVX2(e *pointwise)
+
+//go:noescape
+func sgdAVX2(e *pointwise)
+
+//go:noescape
+func adamAVX2(e *pointwise)
+
+//go:noescape
+func maximaAVX2(e *pointwise)
+
+func runPointwise(kind int, e *pointwise) {
+	switch kind {
+	case moments1Kind:
+		moments1AVX2(e)
+	case moments4Kind:
+		moments4AVX2(e)
+	case products1Kind:
+		products1AVX2(e)
+	case products4Kind:
+		products4AVX2(e)
+	case maskedProducts1Kind:
+		maskedProducts1AVX2(e)
+	case maskedProducts4Kind:
+		maskedProducts4AVX2(e)
+	case affineKind:
+		affineAVX2(e)
+	case affineAddKind:
+		affineAddAVX2(e)
+	case affinePairKind:
+		affinePairAVX2(e)
+	case sgdKind:
+		sgdAVX2(e)
+	case adamKind:
+		adamAVX2(e)
+	case maximaKind:
+		maximaAVX2(e)
+	default:
+		panic("nhwc: bad loop")
+	}
+}

@@ -17,3 +17,5 @@ func runTransform(int, *transform) { panic("nhwc: no kernels") }
 func runTranspose16(dst, src *float32) { panic("nhwc: no kernels") }
 
 func runDepthwiseRows(*depthwise) { panic("nhwc: no kernels") }
+
+func runPointwise(int, *pointwise) { panic("nhwc: no kernels") }

@@ -359,6 +359,7 @@ func main() {
 	}
 	winograd()
 	transpose()
+	pointwise()
 	if err := os.WriteFile("kernels_amd64.s", append(bytes.TrimRight(out.Bytes(), "\n"), 0x0a), 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -1,0 +1,55 @@
+package nn
+
+import (
+	"math"
+
+	"github.com/lowrank-go/lowrank/internal/parallel"
+)
+
+// CrossEntropy is the mean over samples of −log softmax(logits)[label], with the
+// share smoothing of each label spread over all classes (Szegedy et al. 2016;
+// PyTorch's convention). logits has a row of classes for each label, which must
+// be below classes. Unless gradient is nil, it gets the loss's gradient in the
+// logits.
+func CrossEntropy(gradient, logits []float32, labels []int, classes int, smoothing float64, workers int) float64 {
+	const rows = 64
+	n := len(labels)
+	losses := make([]float64, (n+rows-1)/rows)
+	parallel.For(min(workers, 1+n*classes/pieceValues), len(losses), func(p int) {
+		for i := p * rows; i < min((p+1)*rows, n); i++ {
+			row := logits[i*classes : (i+1)*classes]
+			most := math.Inf(-1)
+			for _, v := range row {
+				if !(float64(v) <= most) {
+					most = float64(v) // a NaN stays
+				}
+				if v != v {
+					break
+				}
+			}
+			var sum, total float64
+			for _, v := range row {
+				d := float64(v) - most
+				sum += math.Exp(d)
+				total += d
+			}
+			// −Σ target·log softmax, with targets smoothing/classes and 1−smoothing
+			// more for the label.
+			logSum := math.Log(sum)
+			losses[p] += logSum - (1-smoothing)*(float64(row[labels[i]])-most) - smoothing*total/float64(classes)
+			if gradient == nil {
+				continue
+			}
+			g := gradient[i*classes : (i+1)*classes]
+			for c, v := range row {
+				g[c] = float32((math.Exp(float64(v)-most-logSum) - smoothing/float64(classes)) / float64(n))
+			}
+			g[labels[i]] -= float32((1 - smoothing) / float64(n))
+		}
+	})
+	var loss float64
+	for _, l := range losses {
+		loss += l
+	}
+	return loss / float64(n)
+}
