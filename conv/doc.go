@@ -31,10 +31,21 @@
 // # Running
 //
 // [Map] holds a batch of feature maps in NHWC order (channels innermost), in
-// float32. [Layer] is a kernel prepared for running. No patches are copied out:
-// a padded copy of some rows is all that is made, tiles of up to 6 pixels × 16
-// output channels are computed straight from it, and bias, residual and ReLU
-// are applied before a tile is stored. Every output is one sum in a fixed
-// order, so results do not depend on the number of workers. The error of an
-// output is that of a float32 sum of S/g·kh·kw products.
+// float32. [Layer] is a kernel prepared for running: [Layer.Forward],
+// [Layer.InputGradient] and [Layer.Gradient] compute the convolution and its
+// gradients. No patches are copied out: tiles of up to 6 pixels × 16 output
+// channels are computed straight from the map, or from a zero-padded copy of a
+// few of its rows, and bias, residual and ReLU are applied before a tile is
+// stored. [Runner] runs a chain.
+//
+// 3×3 convolutions of stride 1 with 16 or more channels on both sides run by
+// Winograd's F(4×4, 3×3), forwards and in both gradients: 2.25 multiplications an
+// output and channel instead of 9, with the points 0, ±√½, ±√2 and ∞. Its error
+// is at most 4 times that of the definition summed in float32 (the tests hold it
+// to that; measured 1.2 to 1.8 times for 16 to 512 channels), at most that of a
+// float32 sum of S/g·kh·kw products otherwise.
+//
+// Results do not depend on the number of workers: every output, and every
+// gradient of an input, is one sum in a fixed order, and gradients of weights add
+// up in parts that depend on shapes alone.
 package conv

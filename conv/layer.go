@@ -288,13 +288,14 @@ type Runner struct {
 	mids   [][]*Map // intermediate maps that are not in use
 }
 
-// NewRunner prepares every stage of c.
+// NewRunner prepares every stage of c. Between the stages it fills channels up
+// with zeros to multiples of 8.
 func NewRunner(c *Chain) (*Runner, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
 	r := &Runner{}
-	for _, s := range c.Stages {
+	for _, s := range c.padded() {
 		l, err := NewLayer(s)
 		if err != nil {
 			return nil, err

@@ -308,5 +308,7 @@ func Weakened(init, rank int, weakening float64, least int) int {
 	if rank == 0 || init <= least {
 		return init
 	}
-	return max(int(float64(init)-weakening*float64(init-rank)), least)
+	// A share like 0.8 is not exact, and 64 − 0.8·50 must be 24 nevertheless.
+	const slack = 1e-9
+	return max(int(float64(init)-weakening*float64(init-rank)+slack), least)
 }
