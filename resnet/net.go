@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/conv"
-	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/internal/nn"
 )
 
 // Config says what a state dict cannot: it travels with a saved network as
