@@ -100,7 +100,7 @@ var floors = map[string]int{
 	"internal/gemm": 2, "internal/linalg": 3, "internal/tensorops": 3, "fastblas": 3,
 	"cpd": 4, "tucker": 4, "vbmf": 4,
 	"conv": 5, "dataset": 5,
-	"model": 6, "resnet": 7,
+	"model": 6, "internal/nn": 6, "resnet": 7,
 	"compress": 8, "cmd/lowrank": 9,
 }
 

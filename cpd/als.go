@@ -98,6 +98,37 @@ const exact = 1e-14
 // surplus components are small or share what there is. A zero tensor gives
 // zero weights. The context ends it between sweeps with the context's error.
 func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result, error) {
+	a, err := prepare(x, rank, set, 500)
+	if err != nil {
+		return nil, err
+	}
+	return a.best(func(start int) (*Result, error) { return a.run(ctx, start) })
+}
+
+// best is the best result of all starts, or the zero tensor's.
+func (a *als) best(run func(start int) (*Result, error)) (*Result, error) {
+	if a.norm == 0 {
+		return a.zero(), nil
+	}
+	var best *Result
+	for start := range a.set.Starts {
+		r, err := run(start)
+		if err != nil {
+			return nil, err
+		}
+		if best == nil || r.RelError < best.RelError {
+			best = r
+		}
+		if r.Status == Exact {
+			break
+		}
+	}
+	return best, nil
+}
+
+// prepare checks what it is given, with sweeps for MaxSweeps where that is 0. The
+// norm of the result is 0 where the tensor is.
+func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err error) {
 	if set == nil {
 		set = &Settings{}
 	}
@@ -110,7 +141,7 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 		s.Starts = 1
 	}
 	if s.MaxSweeps == 0 {
-		s.MaxSweeps = 500
+		s.MaxSweeps = sweeps
 	}
 	if s.Tol == 0 {
 		s.Tol = 1e-8
@@ -144,32 +175,19 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 			}
 		}
 	}
-	a := &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data)}
+	a = &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data)}
 	if math.IsInf(a.norm, 0) {
 		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
 	}
 	if a.norm == 0 {
-		return a.zero(), nil
+		return a, nil
 	}
 	// Scaled to unit norm, so that nothing below depends on units.
 	a.data = make([]float64, len(data))
 	for i, v := range data {
 		a.data[i] = v / a.norm
 	}
-	var best *Result
-	for start := range s.Starts {
-		r, err := a.run(ctx, start)
-		if err != nil {
-			return nil, err
-		}
-		if best == nil || r.RelError < best.RelError {
-			best = r
-		}
-		if r.Status == Exact {
-			break
-		}
-	}
-	return best, nil
+	return a, nil
 }
 
 // als is a tensor of unit norm and the state of one start.

@@ -23,6 +23,38 @@ func planes() *cpd.Kruskal {
 	}
 }
 
+// Two components whose columns all but coincide in every mode: ALS takes tiny
+// steps along the valley between them, LM goes straight.
+func ExampleLM() {
+	u := mat.NewDense(4, 2, []float64{
+		1, 1,
+		1, 1.2,
+		1, 0.8,
+		1, 1.4,
+	})
+	x, err := (&cpd.Kruskal{Factors: []*mat.Dense{u, u, u}}).Reconstruct()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	set := &cpd.Settings{MaxSweeps: 100}
+	als, err := cpd.ALS(context.Background(), x, 2, set)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	lm, err := cpd.LM(context.Background(), x, 2, set)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("ALS is exact:", als.RelError < 1e-9)
+	fmt.Println("LM is exact:", lm.RelError < 1e-9)
+	// Output:
+	// ALS is exact: false
+	// LM is exact: true
+}
+
 func ExampleALS() {
 	truth := planes()
 	x, err := truth.Reconstruct()

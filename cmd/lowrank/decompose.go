@@ -37,6 +37,7 @@ type decomposeReport struct {
 
 type decomposeFlags struct {
 	method  string
+	solver  string
 	rank    string
 	tol     float64
 	modes   string
@@ -60,8 +61,10 @@ func newDecompose() *cobra.Command {
 		Long: `Factorises a tensor of any order from a .npy file, or from a file of several
 with --tensor NAME (.npz, safetensors, a checkpoint).
 
-Methods: cp is the canonical polyadic decomposition by alternating least
-squares, tucker the Tucker decomposition by HOSVD and HOOI.
+Methods: cp is the canonical polyadic decomposition, tucker the Tucker
+decomposition by HOSVD and HOOI. --solver is for cp: als, alternating least
+squares, or lm, Levenberg-Marquardt, which needs far fewer iterations where
+components are nearly collinear or the accuracy is to be high.
 
 --rank is one number for cp; for tucker a comma list with a number for each
 mode, or one number for all (cut to the sizes), or vbmf. --tol bounds the
@@ -82,6 +85,7 @@ a mode that --modes leaves out.`,
 	fl.StringVar(&f.rank, "rank", "", "R, a comma list, or vbmf (tucker)")
 	fl.Float64Var(&f.tol, "tol", 0, "bound on the relative error, in place of --rank")
 	fl.StringVar(&f.modes, "modes", "", "modes that tucker compresses, a comma list; all when empty")
+	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
 	fl.StringVar(&f.init, "init", "hosvd", "start of cp: hosvd or random")
 	fl.IntVar(&f.starts, "starts", 1, "starts of cp; the best result is kept, all but the first are random")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
@@ -107,6 +111,12 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.method != "cp" && f.method != "tucker" {
 		return usagef("--method %q; want cp or tucker", f.method)
+	}
+	if f.solver != "als" && f.solver != "lm" {
+		return usagef("--solver %q; want als or lm", f.solver)
+	}
+	if f.method != "cp" && f.solver != "als" {
+		return usagef("--solver belongs to cp")
 	}
 	if f.method == "cp" && f.modes != "" {
 		return usagef("--modes belongs to tucker")
@@ -215,9 +225,12 @@ func put(out *model.StateDict, name string, m *mat.Dense) {
 
 func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
 	set := cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads}
-	limit := f.sweeps
-	if limit == 0 {
-		limit = 500
+	fit, limit := cpd.ALS, 500
+	if f.solver == "lm" {
+		fit, limit = cpd.LM, 200
+	}
+	if f.sweeps > 0 {
+		limit = f.sweeps
 	}
 	set.Progress = func(start, sweep int, e float64) {
 		update(start*limit+sweep, max(f.starts, 1)*limit, fmt.Sprintf("sweeps, error %.3g", e))
@@ -232,10 +245,10 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 		if len(ranks) != 1 {
 			return usagef("--rank %s; cp takes one number", f.rank)
 		}
-		if best, err = cpd.ALS(ctx, x, ranks[0], &set); err != nil {
+		if best, err = fit(ctx, x, ranks[0], &set); err != nil {
 			return err
 		}
-	} else if best, err = searchRank(ctx, x, f.tol, &set); err != nil {
+	} else if best, err = searchRank(ctx, x, f.tol, fit, &set); err != nil {
 		return err
 	}
 	r.Rank, r.Params = []int{best.Rank()}, best.Params()
@@ -250,7 +263,7 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 
 // searchRank finds the smallest rank whose error is at most tol, by doubling
 // and bisection.
-func searchRank(ctx context.Context, x *tensor.Dense, tol float64, set *cpd.Settings) (*cpd.Result, error) {
+func searchRank(ctx context.Context, x *tensor.Dense, tol float64, fit func(context.Context, *tensor.Dense, int, *cpd.Settings) (*cpd.Result, error), set *cpd.Settings) (*cpd.Result, error) {
 	shape := x.Shape()
 	// A sum of this many rank-1 tensors holds any tensor of the shape.
 	most, longest := 1, 1
@@ -262,7 +275,7 @@ func searchRank(ctx context.Context, x *tensor.Dense, tol float64, set *cpd.Sett
 	var best *cpd.Result
 	lo, hi := 0, 1
 	for {
-		r, err := cpd.ALS(ctx, x, hi, set)
+		r, err := fit(ctx, x, hi, set)
 		if err != nil {
 			return nil, err
 		}
@@ -277,7 +290,7 @@ func searchRank(ctx context.Context, x *tensor.Dense, tol float64, set *cpd.Sett
 	}
 	for hi-lo > 1 {
 		mid := (lo + hi) / 2
-		r, err := cpd.ALS(ctx, x, mid, set)
+		r, err := fit(ctx, x, mid, set)
 		if err != nil {
 			return nil, err
 		}
