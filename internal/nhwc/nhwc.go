@@ -42,7 +42,7 @@ type tile struct {
 	residualPixel int
 	relu          int
 	tiles         int
-	residualAt    uintptr // the kernel's own
+	_             uintptr // the kernel's own: where it is in the residual
 }
 
 // Runner holds the state of products with the same offsets, so that nothing is

@@ -54,8 +54,7 @@ type transform struct {
 	residual   unsafe.Pointer
 	floor      float32
 	_          uint32
-	biasAt     uintptr // the kernel's own, with the next
-	residualAt uintptr
+	_         [2]uintptr // the kernel's own: where it is in bias and residual
 }
 
 const (
