@@ -43,17 +43,17 @@ func Spread(step int) Square { return Square{WinogradPatch * step, step} }
 
 // transform is what a kernel gets; the assembly knows its layout.
 type transform struct {
-	vectors    int
-	src        unsafe.Pointer
-	srcRow     int
-	srcColumn  int
-	dst        unsafe.Pointer
-	dstRow     int
-	dstColumn  int
-	bias       unsafe.Pointer
-	residual   unsafe.Pointer
-	floor      float32
-	_          uint32
+	vectors   int
+	src       unsafe.Pointer
+	srcRow    int
+	srcColumn int
+	dst       unsafe.Pointer
+	dstRow    int
+	dstColumn int
+	bias      unsafe.Pointer
+	residual  unsafe.Pointer
+	floor     float32
+	_         uint32
 	_         [2]uintptr // the kernel's own: where it is in bias and residual
 }
 
