@@ -57,6 +57,11 @@ type Settings struct {
 	// error, which keeps components from growing; 0 is plain least squares.
 	// The error is then no longer what is minimised, and may rise.
 	Ridge float64
+	// NoCompression makes every sweep one of the tensor itself. Otherwise, where
+	// that is much smaller, ALS first fits the tensor's projection on the leading
+	// 1.5·R singular directions of each mode (Bro and Andersson 1998), and only
+	// then the tensor, from there. The errors are those of the tensor throughout.
+	NoCompression bool
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change
 	// the result.
 	Workers int
@@ -101,6 +106,9 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 	a, err := prepare(x, rank, set, 500)
 	if err != nil {
 		return nil, err
+	}
+	if err := a.compress(); err != nil {
+		return nil, fmt.Errorf("cpd: %w", err)
 	}
 	return a.best(func(start int) (*Result, error) { return a.run(ctx, start) })
 }
@@ -175,7 +183,7 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 			}
 		}
 	}
-	a = &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data)}
+	a = &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data), share: 1}
 	if math.IsInf(a.norm, 0) {
 		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
 	}
@@ -200,6 +208,14 @@ type als struct {
 	// u are the factors, I_n×R row-major, g their Gram matrices, w the weights.
 	u, g [][]float64
 	w    []float64
+	// Of a tensor that is a projection of another, of unit norm: share is its
+	// norm before it was scaled, and lost the norm of what was projected away.
+	// Otherwise they are 1 and 0.
+	share, lost float64
+	// core is the tensor's projection on the columns of basis, where a mode has
+	// one; nil where there is none.
+	core  *als
+	basis [][]float64
 }
 
 func (a *als) zero() *Result {
@@ -302,50 +318,74 @@ func (a *als) gamma(skip int) []float64 {
 }
 
 func (a *als) run(ctx context.Context, number int) (*Result, error) {
-	if err := a.start(number); err != nil {
+	res := &Result{Start: number}
+	if c := a.core; c != nil && (number > 0 || a.set.Start == nil) {
+		if err := c.start(number); err != nil {
+			return nil, err
+		}
+		// A quarter of the sweeps is left for the tensor itself.
+		if err := c.iterate(ctx, res, a.set.MaxSweeps-(a.set.MaxSweeps+3)/4); err != nil {
+			return nil, err
+		}
+		a.expand()
+	} else if err := a.start(number); err != nil {
 		return nil, err
 	}
-	res := &Result{Status: SweepLimit, Start: number}
+	if err := a.iterate(ctx, res, a.set.MaxSweeps); err != nil {
+		return nil, err
+	}
+	a.finish(res)
+	return res, nil
+}
+
+// iterate sweeps until one of the reasons to stop, and adds what happens to res.
+func (a *als) iterate(ctx context.Context, res *Result, most int) error {
 	calm, last := 0, math.Inf(1)
-	for res.Sweeps < a.set.MaxSweeps {
+	patience := a.set.Patience
+	if n := len(res.Errors); n > 0 {
+		// The projection has been fitted: what is left to gain is little, and
+		// either comes at once or not.
+		last, patience = res.Errors[n-1], min(patience, 2)
+	}
+	res.Status = SweepLimit
+	for res.Sweeps < most {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		u, w := slices.Clone(a.u), slices.Clone(a.w)
 		m, err := a.sweep()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		e := a.relError(m)
+		e := math.Hypot(a.lost, a.share*a.relError(m))
 		// A least-squares update cannot raise the error. Where it does, what is
 		// left is below the rounding of ill-conditioned normal equations, and the
 		// sweep is undone.
 		if a.set.Ridge == 0 && e > last+1e-13 {
 			a.u, a.w = u, w
 			res.Status = Converged
-			break
+			return nil
 		}
 		res.Sweeps++
 		res.Errors = append(res.Errors, e)
 		if a.set.Progress != nil {
-			a.set.Progress(number, res.Sweeps, e)
+			a.set.Progress(res.Start, res.Sweeps, e)
 		}
 		if e <= exact {
 			res.Status = Exact
-			break
+			return nil
 		}
 		if last-e < a.set.Tol {
-			if calm++; calm >= a.set.Patience {
+			if calm++; calm >= patience {
 				res.Status = Converged
-				break
+				return nil
 			}
 		} else {
 			calm = 0
 		}
 		last = e
 	}
-	a.finish(res)
-	return res, nil
+	return nil
 }
 
 // sweep updates every factor, and returns the MTTKRP of the last mode.
@@ -440,12 +480,17 @@ func (a *als) relError(m []float64) float64 {
 	if e2 := 1 - 2*inner + square; e2 > 1e-6*max(1, intensity) {
 		return math.Sqrt(e2)
 	}
-	k := a.kruskal()
-	full := k.full(a.set.Workers)
-	for i, v := range a.data {
-		full[i] -= v
+	return a.distance()
+}
+
+// distance is ‖X − X̂‖, from the residual.
+func (a *als) distance() float64 {
+	u := slices.Clone(a.u)
+	u[0] = slices.Clone(u[0])
+	for i := range u[0] {
+		u[0][i] *= a.w[i%a.rank]
 	}
-	return tensorops.Norm(full)
+	return tensorops.KruskalDistance(a.set.Workers, a.shape, a.data, u, a.rank)
 }
 
 func (a *als) kruskal() *Kruskal {
@@ -459,11 +504,7 @@ func (a *als) kruskal() *Kruskal {
 // finish fills in the factors, back in the units of X.
 func (a *als) finish(res *Result) {
 	k := a.kruskal()
-	full := k.full(a.set.Workers)
-	for i, v := range a.data {
-		full[i] -= v
-	}
-	res.RelError = tensorops.Norm(full)
+	res.RelError = a.distance()
 	for r := range k.Weights {
 		k.Weights[r] *= a.norm
 	}

@@ -10,7 +10,8 @@
 //
 // [ALS] fits it by alternating least squares. A sweep costs two products of
 // the tensor with R columns, whatever the order, by a dimension tree, and never
-// forms the Khatri-Rao product of more than half of the modes. [LM] fits it by
+// forms the Khatri-Rao product of more than half of the modes. Most sweeps are
+// those of a small core, where the rank is well below the dimensions. [LM] fits it by
 // the Levenberg-Marquardt method, for the cases in which ALS crawls: collinear
 // components and high accuracy. Its iterations cost a few sweeps each, and it
 // needs tens where ALS needs thousands.

@@ -1,6 +1,11 @@
 package tensorops
 
-import "github.com/lowrank-go/lowrank/internal/gemm"
+import (
+	"math"
+
+	"github.com/lowrank-go/lowrank/internal/gemm"
+	"github.com/lowrank-go/lowrank/internal/parallel"
+)
 
 // KhatriRao is the column-wise Kronecker product of factors of sizes[i]×r
 // (row-major), the last index fastest: (product of sizes)×r. Of no factors it
@@ -38,6 +43,41 @@ func Kruskal(workers int, shape []int, factors [][]float64, r int) []float64 {
 	gemm.Float64(workers, false, true, left, right, r, 1, KhatriRao(shape[:h], factors[:h], r), r,
 		KhatriRao(shape[h:], factors[h:], r), r, 0, out, right)
 	return out
+}
+
+// KruskalDistance is ‖X − Σ_c Π_n u_n[i_n,c]‖ for X of the shape, without
+// multiplying out more than a block at a time. Squares must not overflow.
+func KruskalDistance(workers int, shape []int, data []float64, factors [][]float64, r int) float64 {
+	const values = 1 << 17 // of a block
+	h := Split(shape)
+	left, right := Product(shape[:h]), Product(shape[h:])
+	a, b := KhatriRao(shape[:h], factors[:h], r), KhatriRao(shape[h:], factors[h:], r)
+	// Blocks of rows, and of columns where a row alone is larger: their number
+	// depends on the shape alone, and so does the order of the sum.
+	columns := min(right, values)
+	rows := max(values/columns, 1)
+	down, across := (left+rows-1)/rows, (right+columns-1)/columns
+	sums := make([]float64, down*across)
+	parallel.For(workers, len(sums), func(i int) {
+		i0, j0 := i/across*rows, i%across*columns
+		m, n := min(rows, left-i0), min(columns, right-j0)
+		block := make([]float64, m*n)
+		gemm.Float64(1, false, true, m, n, r, 1, a[i0*r:], r, b[j0*r:], r, 0, block, n)
+		for k := range m {
+			row := block[k*n : (k+1)*n]
+			var sum float64
+			for j, v := range data[(i0+k)*right+j0:][:n] {
+				d := v - row[j]
+				sum += d * d
+			}
+			sums[i] += sum
+		}
+	})
+	var sum float64
+	for _, v := range sums {
+		sum += v
+	}
+	return math.Sqrt(sum)
 }
 
 // Split is where a dimension tree divides the modes: into [0,h) and [h,N), both

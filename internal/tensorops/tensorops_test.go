@@ -501,3 +501,34 @@ func BenchmarkMTTKRP(b *testing.B) {
 		}
 	}
 }
+
+func TestKruskalDistanceIsTheNormOfTheResidual(t *testing.T) {
+	rng := rand.New(rand.NewPCG(41, 41))
+	for _, shape := range [][]int{{1}, {7}, {3, 4}, {2, 3, 4}, {5, 1, 6, 2}, {3, 200_001}, {400, 500}, {70, 60, 50}} {
+		const r = 3
+		var factors [][]float64
+		for _, d := range shape {
+			u := make([]float64, d*r)
+			for i := range u {
+				u[i] = rng.NormFloat64()
+			}
+			factors = append(factors, u)
+		}
+		x := make([]float64, Product(shape))
+		for i := range x {
+			x[i] = rng.NormFloat64()
+		}
+		diff := Kruskal(1, shape, factors, r)
+		for i, v := range x {
+			diff[i] -= v
+		}
+		want := Norm(diff)
+		one := KruskalDistance(1, shape, x, factors, r)
+		if math.Abs(one-want) > 1e-12*want {
+			t.Errorf("%v: %.17g, want %.17g", shape, one, want)
+		}
+		if two := KruskalDistance(3, shape, x, factors, r); two != one {
+			t.Errorf("%v: %.17g with 3 workers, %.17g with 1", shape, two, one)
+		}
+	}
+}
