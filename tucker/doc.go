@@ -10,7 +10,8 @@
 //
 //   - [HOSVD] truncates the higher-order singular value decomposition: one
 //     eigen-problem a mode, an error at most √N times the best.
-//   - [HOOI] starts there and alternates over the modes (De Lathauwer, De Moor
+//   - [STHOSVD] truncates one mode after another: cheaper, and as good a bound.
+//   - [HOOI] starts from HOSVD and alternates over the modes (De Lathauwer, De Moor
 //     and Vandewalle 2000b); its error never rises from sweep to sweep.
 //
 // Either is partial where Settings.Modes names some modes only: Tucker-2 over
