@@ -57,6 +57,10 @@ type Settings struct {
 	// error, which keeps components from growing; 0 is plain least squares.
 	// The error is then no longer what is minimised, and may rise.
 	Ridge float64
+	// NonNegative lists the modes whose factors must not have negative entries;
+	// these are fitted by hierarchical alternating least squares, a column at a
+	// time (Cichocki and Phan 2009), and nothing is compressed first.
+	NonNegative []int
 	// NoCompression makes every sweep one of the tensor itself. Otherwise, where
 	// that is much smaller, ALS first fits the tensor's projection on the leading
 	// 1.5·R singular directions of each mode (Bro and Andersson 1998), and only
@@ -170,6 +174,11 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 	case s.Init != InitHOSVD && s.Init != InitRandom:
 		return nil, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, s.Init, InitHOSVD, InitRandom)
 	}
+	for _, n := range s.NonNegative {
+		if n < 0 || n >= len(shape) {
+			return nil, fmt.Errorf("%w: non-negative modes %v of a tensor of order %d", ErrSettings, s.NonNegative, len(shape))
+		}
+	}
 	if s.Start != nil {
 		if err := s.Start.Validate(); err != nil {
 			return nil, err
@@ -267,6 +276,12 @@ func (a *als) start(number int) error {
 			}
 			for i := range d {
 				copy(u[i*a.rank:], z[i*k:(i+1)*k])
+			}
+		}
+		if a.nonNegative(n) {
+			// Leading directions have signs; their sizes are as good a start.
+			for i, v := range u {
+				u[i] = math.Abs(v)
 			}
 		}
 		a.u[n] = u
@@ -412,6 +427,11 @@ func (a *als) update(n int, m []float64) error {
 		for r := range a.rank {
 			g[r*a.rank+r] += ridge
 		}
+	}
+	if a.nonNegative(n) {
+		a.hierarchical(n, g, m)
+		a.normalise(n)
+		return nil
 	}
 	u, err := solve(a.set.Workers, g, m, a.rank)
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 // compress sets core and basis where compression pays: a sequentially truncated
 // HOSVD (Vannieuwenhoven, Vandebril and Meerbergen 2012) to oversampling·R.
 func (a *als) compress() error {
-	if a.set.NoCompression || a.set.Ridge > 0 || a.norm == 0 {
+	if a.set.NoCompression || a.set.Ridge > 0 || len(a.set.NonNegative) > 0 || a.norm == 0 {
 		return nil
 	}
 	size := int(math.Ceil(oversampling * float64(a.rank)))

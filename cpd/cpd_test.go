@@ -43,7 +43,7 @@ func random(seed uint64, rank int, shape ...int) *Kruskal {
 	return k
 }
 
-func full(t testing.TB, k *Kruskal) *tensor.Dense {
+func full(t rapid.TB, k *Kruskal) *tensor.Dense {
 	t.Helper()
 	x, err := k.Reconstruct()
 	if err != nil {
