@@ -9,6 +9,7 @@
 //	go run ./bench lapack -peer /tmp/openblas
 //	go run ./bench conv   -peer 'python3 bench/peers/pytorch.py'
 //	go run ./bench step   -peer 'python3 bench/peers/pytorch.py'
+//	go run ./bench cp
 //
 // The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
 // python3-torch). Nothing else in this repository needs them.
@@ -30,7 +31,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|cp [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -58,6 +59,8 @@ func main() {
 		err = convs(o)
 	case "step":
 		err = steps(o)
+	case "cp":
+		err = cps(o)
 	default:
 		err = fmt.Errorf("unknown benchmark %q", os.Args[1])
 	}

@@ -92,12 +92,14 @@ func (a *als) compress() error {
 	return nil
 }
 
-// expand sets the factors to those of the core, in the tensor's own space.
+// expand sets factors, of unit columns, and weights to those of the core, in the
+// tensor's own space.
 func (a *als) expand() {
 	c := a.core
 	if a.u == nil {
 		a.u, a.g, a.w = make([][]float64, len(a.shape)), make([][]float64, len(a.shape)), make([]float64, a.rank)
 	}
+	w := slices.Clone(c.w)
 	for n, q := range a.basis {
 		a.g[n] = make([]float64, a.rank*a.rank)
 		if q == nil {
@@ -108,8 +110,11 @@ func (a *als) expand() {
 			gemm.Float64(a.set.Workers, false, false, a.shape[n], a.rank, k, 1, q, k, c.u[n], a.rank, 0, a.u[n], a.rank)
 		}
 		a.normalise(n)
+		for r, v := range a.w {
+			w[r] *= v
+		}
 	}
-	for r, v := range c.w {
+	for r, v := range w {
 		a.w[r] = v * c.share
 	}
 }

@@ -38,6 +38,9 @@ func LM(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result,
 	if err != nil {
 		return nil, err
 	}
+	if err := a.compress(); err != nil {
+		return nil, fmt.Errorf("cpd: %w", err)
+	}
 	return a.best(func(start int) (*Result, error) { return a.levenberg(ctx, start) })
 }
 
@@ -59,43 +62,67 @@ type point struct {
 	err  float64
 }
 
-// levenberg runs one start.
+// levenberg runs one start: on the projection first, where there is one.
 func (a *als) levenberg(ctx context.Context, number int) (*Result, error) {
-	if err := a.start(number); err != nil {
+	res := &Result{Start: number}
+	if c := a.core; c != nil && (number > 0 || a.set.Start == nil) {
+		if err := c.warm(ctx, number); err != nil {
+			return nil, err
+		}
+		if err := c.damped(ctx, res, a.set.MaxSweeps-(a.set.MaxSweeps+3)/4); err != nil {
+			return nil, err
+		}
+		a.expand()
+		for i := range a.u[0] {
+			a.u[0][i] *= a.w[i%a.rank]
+		}
+	} else if err := a.warm(ctx, number); err != nil {
 		return nil, err
+	}
+	if err := a.damped(ctx, res, a.set.MaxSweeps); err != nil {
+		return nil, err
+	}
+	a.finish(res)
+	return res, nil
+}
+
+// warm sets the factors, weights included, to where a start begins.
+func (a *als) warm(ctx context.Context, number int) error {
+	if err := a.start(number); err != nil {
+		return err
 	}
 	if number == 0 && a.set.Start != nil {
 		// start makes columns unit, for ALS solves for their lengths anyway.
 		k := a.set.Start.Balanced()
+		scale := math.Pow(a.norm, -1/float64(len(a.shape)))
 		for n, f := range k.Factors {
 			for i := range a.shape[n] {
 				for r := range a.rank {
-					a.u[n][i*a.rank+r] = f.At(i, r)
+					a.u[n][i*a.rank+r] = scale * f.At(i, r)
 				}
 			}
 		}
-		scale := math.Pow(a.norm, -1/float64(len(a.shape)))
-		for _, u := range a.u {
-			for i := range u {
-				u[i] *= scale
-			}
+		return nil
+	}
+	for range warmSweeps {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
-	} else {
-		for range warmSweeps {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			if _, err := a.sweep(); err != nil {
-				return nil, err
-			}
-		}
-		last := a.u[len(a.u)-1]
-		for i := range last {
-			last[i] *= a.w[i%a.rank]
+		if _, err := a.sweep(); err != nil {
+			return err
 		}
 	}
+	last := a.u[len(a.u)-1]
+	for i := range last {
+		last[i] *= a.w[i%a.rank]
+	}
+	return nil
+}
+
+// damped iterates from the factors, weights included, until one of the reasons to
+// stop, and adds what happens to res.
+func (a *als) damped(ctx context.Context, res *Result, most int) error {
 	p := a.at(a.balanced(a.u))
-	res := &Result{Status: SweepLimit, Start: number}
 	// Damping, and the factor that grows it.
 	mu, grow := 0., 2.
 	for n := range a.shape {
@@ -104,14 +131,18 @@ func (a *als) levenberg(ctx context.Context, number int) (*Result, error) {
 			mu = max(mu, 1e-3*g[r*a.rank+r])
 		}
 	}
-	calm := 0
-	for res.Sweeps < a.set.MaxSweeps {
+	calm, patience := 0, a.set.Patience
+	if len(res.Errors) > 0 {
+		patience = min(patience, 2) // the projection has been fitted
+	}
+	res.Status = SweepLimit
+	for res.Sweeps < most {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		step, gain, err := a.step(p, mu)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		last := p.err
 		if gain > 0 {
@@ -134,10 +165,11 @@ func (a *als) levenberg(ctx context.Context, number int) (*Result, error) {
 				grow *= 2
 			}
 		}
+		e := math.Hypot(a.lost, a.share*p.err)
 		res.Sweeps++
-		res.Errors = append(res.Errors, p.err)
+		res.Errors = append(res.Errors, e)
 		if a.set.Progress != nil {
-			a.set.Progress(number, res.Sweeps, p.err)
+			a.set.Progress(res.Start, res.Sweeps, e)
 		}
 		if p.err <= exact {
 			res.Status = Exact
@@ -145,17 +177,16 @@ func (a *als) levenberg(ctx context.Context, number int) (*Result, error) {
 		}
 		if last-p.err >= a.set.Tol {
 			calm = 0
-		} else if calm++; calm >= a.set.Patience || gain <= 0 {
+		} else if calm++; calm >= patience || gain <= 0 {
 			res.Status = Converged
 			break
 		}
 	}
 	a.u = p.u
 	for r := range a.w {
-		a.w[r] = 1
+		a.w[r] = 1 // they are in the factors
 	}
-	a.finish(res)
-	return res, nil
+	return nil
 }
 
 // balanced gives the columns of each component the same length in all modes: the
