@@ -69,11 +69,7 @@ func cps(o options) error {
 		for range o.rounds {
 			ctx, cancel := context.WithCancel(context.Background())
 			begin := time.Now()
-			fitter := cpd.ALS
-			if c.shape[0] == 300 {
-				fitter = cpd.LM // ALS is caught in a swamp there, TensorLy's too
-			}
-			_, err := fitter(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
+			_, err := cpd.ALS(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
 				if e <= c.err+5e-7 && !reached { // they are rounded
 					reached = true
 					fit = min(fit, time.Since(begin).Seconds())

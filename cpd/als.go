@@ -41,8 +41,10 @@ type Settings struct {
 	// changed. Its weights, the scale of its columns and its first factor do
 	// not matter, since that factor is solved for first.
 	Start *Kruskal
-	// Starts is the number of starts, 0 meaning 1; the best result counts.
-	// All but the first are random, and none follows one that ends Exact.
+	// Starts is the number of starts; the best result counts. 0 means 1, or 4
+	// where a small projection of the tensor is fitted first (NoCompression),
+	// which makes starts cheap. All but the first are random, and none follows
+	// one that ends Exact.
 	Starts int
 	// Seed is where random numbers come from.
 	Seed uint64
@@ -114,27 +116,52 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 	if err := a.compress(); err != nil {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
-	return a.best(func(start int) (*Result, error) { return a.run(ctx, start) })
+	return a.fit((*als).start, func(a *als, res *Result, most int) error { return a.iterate(ctx, res, most) })
 }
 
-// best is the best result of all starts, or the zero tensor's.
-func (a *als) best(run func(start int) (*Result, error)) (*Result, error) {
+// fit is the best result of all starts: begin sets the factors to those of a
+// start, and iterate improves them. Where there is a projection, that is what the
+// starts fit, and only the best of them goes on with the tensor.
+func (a *als) fit(begin func(a *als, number int) error, iterate func(a *als, res *Result, most int) error) (*Result, error) {
 	if a.norm == 0 {
 		return a.zero(), nil
 	}
+	from, most := a, a.set.MaxSweeps
+	if a.core != nil {
+		// A quarter of the sweeps is left for the tensor itself.
+		from, most = a.core, most-(most+3)/4
+	}
 	var best *Result
-	for start := range a.set.Starts {
-		r, err := run(start)
-		if err != nil {
+	var u [][]float64
+	var w []float64
+	least := math.Inf(1)
+	for number := range a.set.Starts {
+		res := &Result{Start: number}
+		if err := begin(from, number); err != nil {
 			return nil, err
 		}
-		if best == nil || r.RelError < best.RelError {
-			best = r
+		if err := iterate(from, res, most); err != nil {
+			return nil, err
 		}
-		if r.Status == Exact {
+		e := math.Inf(1)
+		if n := len(res.Errors); n > 0 {
+			e = res.Errors[n-1]
+		}
+		if best == nil || e < least {
+			best, least, u, w = res, e, slices.Clone(from.u), slices.Clone(from.w)
+		}
+		if res.Status == Exact {
 			break
 		}
 	}
+	from.u, from.w = u, w
+	if from != a {
+		a.expand()
+		if err := iterate(a, best, a.set.MaxSweeps); err != nil {
+			return nil, err
+		}
+	}
+	a.finish(best)
 	return best, nil
 }
 
@@ -149,7 +176,8 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
 	s := *set
-	if s.Starts == 0 {
+	many := s.Starts == 0
+	if many {
 		s.Starts = 1
 	}
 	if s.MaxSweeps == 0 {
@@ -192,7 +220,7 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 			}
 		}
 	}
-	a = &als{set: s, shape: shape, rank: rank, norm: tensorops.Norm(data), share: 1}
+	a = &als{set: s, many: many, shape: shape, rank: rank, norm: tensorops.Norm(data), share: 1}
 	if math.IsInf(a.norm, 0) {
 		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
 	}
@@ -210,6 +238,7 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 // als is a tensor of unit norm and the state of one start.
 type als struct {
 	set   Settings
+	many  bool // the number of starts is ours to choose
 	shape []int
 	data  []float64
 	rank  int
@@ -330,27 +359,6 @@ func (a *als) gamma(skip int) []float64 {
 		}
 	}
 	return out
-}
-
-func (a *als) run(ctx context.Context, number int) (*Result, error) {
-	res := &Result{Start: number}
-	if c := a.core; c != nil && (number > 0 || a.set.Start == nil) {
-		if err := c.start(number); err != nil {
-			return nil, err
-		}
-		// A quarter of the sweeps is left for the tensor itself.
-		if err := c.iterate(ctx, res, a.set.MaxSweeps-(a.set.MaxSweeps+3)/4); err != nil {
-			return nil, err
-		}
-		a.expand()
-	} else if err := a.start(number); err != nil {
-		return nil, err
-	}
-	if err := a.iterate(ctx, res, a.set.MaxSweeps); err != nil {
-		return nil, err
-	}
-	a.finish(res)
-	return res, nil
 }
 
 // iterate sweeps until one of the reasons to stop, and adds what happens to res.

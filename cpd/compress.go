@@ -15,12 +15,13 @@ import (
 const (
 	oversampling = 1.5
 	leastGain    = 4
+	cheapStarts  = 4 // of a projection, where the caller leaves it to us
 )
 
 // compress sets core and basis where compression pays: a sequentially truncated
 // HOSVD (Vannieuwenhoven, Vandebril and Meerbergen 2012) to oversampling·R.
 func (a *als) compress() error {
-	if a.set.NoCompression || a.set.Ridge > 0 || len(a.set.NonNegative) > 0 || a.norm == 0 {
+	if a.set.NoCompression || a.set.Start != nil || a.set.Ridge > 0 || len(a.set.NonNegative) > 0 || a.norm == 0 {
 		return nil
 	}
 	size := int(math.Ceil(oversampling * float64(a.rank)))
@@ -69,6 +70,9 @@ func (a *als) compress() error {
 		return nil
 	}
 	norm := tensorops.Norm(data)
+	if a.many {
+		a.set.Starts = cheapStarts
+	}
 	c := &als{set: a.set, shape: now, rank: a.rank, norm: norm, share: norm, data: make([]float64, len(data))}
 	if lost := 1 - norm*norm; lost > 1e-8 {
 		c.lost = math.Sqrt(lost)

@@ -56,7 +56,8 @@ func TestCompressionChangesTheRoadButNotTheResult(t *testing.T) {
 		if math.Abs(with.RelError-without.RelError) > 1e-6*without.RelError+1e-12 {
 			t.Errorf("%v: error %g compressed first, %g without", c.shape, with.RelError, without.RelError)
 		}
-		if s, err := Score(&with.Kruskal, &without.Kruskal); err != nil || s < .999 {
+		// Of a matrix any rotation will do.
+		if s, err := Score(&with.Kruskal, &without.Kruskal); err != nil || s < .999 && len(c.shape) > 2 {
 			t.Errorf("%v: score of one against the other %g, %v", c.shape, s, err)
 		}
 		for i := 1; i < len(with.Errors); i++ {

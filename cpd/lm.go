@@ -41,7 +41,7 @@ func LM(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result,
 	if err := a.compress(); err != nil {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
-	return a.best(func(start int) (*Result, error) { return a.levenberg(ctx, start) })
+	return a.fit(func(a *als, number int) error { return a.warm(ctx, number) }, func(a *als, res *Result, most int) error { return a.damped(ctx, res, most) })
 }
 
 const (
@@ -62,31 +62,7 @@ type point struct {
 	err  float64
 }
 
-// levenberg runs one start: on the projection first, where there is one.
-func (a *als) levenberg(ctx context.Context, number int) (*Result, error) {
-	res := &Result{Start: number}
-	if c := a.core; c != nil && (number > 0 || a.set.Start == nil) {
-		if err := c.warm(ctx, number); err != nil {
-			return nil, err
-		}
-		if err := c.damped(ctx, res, a.set.MaxSweeps-(a.set.MaxSweeps+3)/4); err != nil {
-			return nil, err
-		}
-		a.expand()
-		for i := range a.u[0] {
-			a.u[0][i] *= a.w[i%a.rank]
-		}
-	} else if err := a.warm(ctx, number); err != nil {
-		return nil, err
-	}
-	if err := a.damped(ctx, res, a.set.MaxSweeps); err != nil {
-		return nil, err
-	}
-	a.finish(res)
-	return res, nil
-}
-
-// warm sets the factors, weights included, to where a start begins.
+// warm sets the factors and weights to where a start begins.
 func (a *als) warm(ctx context.Context, number int) error {
 	if err := a.start(number); err != nil {
 		return err
@@ -102,6 +78,9 @@ func (a *als) warm(ctx context.Context, number int) error {
 				}
 			}
 		}
+		for r := range a.w {
+			a.w[r] = 1
+		}
 		return nil
 	}
 	for range warmSweeps {
@@ -112,17 +91,18 @@ func (a *als) warm(ctx context.Context, number int) error {
 			return err
 		}
 	}
-	last := a.u[len(a.u)-1]
-	for i := range last {
-		last[i] *= a.w[i%a.rank]
-	}
 	return nil
 }
 
-// damped iterates from the factors, weights included, until one of the reasons to
+// damped iterates from the factors and weights until one of the reasons to
 // stop, and adds what happens to res.
 func (a *als) damped(ctx context.Context, res *Result, most int) error {
-	p := a.at(a.balanced(a.u))
+	u := slices.Clone(a.u)
+	u[0] = slices.Clone(u[0])
+	for i := range u[0] {
+		u[0][i] *= a.w[i%a.rank]
+	}
+	p := a.at(a.balanced(u))
 	// Damping, and the factor that grows it.
 	mu, grow := 0., 2.
 	for n := range a.shape {

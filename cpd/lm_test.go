@@ -69,7 +69,7 @@ func TestLMErrorNeverRisesAndIsTheResidual(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := 1; i < len(r.Errors); i++ {
-			if r.Errors[i] > r.Errors[i-1] {
+			if r.Errors[i] > r.Errors[i-1]+1e-14 {
 				t.Fatalf("iteration %d raises the error from %g to %g", i, r.Errors[i-1], r.Errors[i])
 			}
 		}
