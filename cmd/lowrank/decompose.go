@@ -43,6 +43,7 @@ type decomposeFlags struct {
 	modes   string
 	init    string
 	starts  int
+	nonneg  string
 	sweeps  int
 	stop    float64
 	tensor  string
@@ -75,7 +76,7 @@ OUT.npz holds, for cp, "weights" and "factor0", "factor1", … (rows by
 components, columns of unit norm); for tucker "core" and the factors, none for
 a mode that --modes leaves out.`,
 		Example: `  lowrank decompose kernel.npy --method tucker --rank 8,8,3,3 -o factors.npz
-  lowrank decompose data.npy --method cp --rank 3 --init hosvd --json
+  lowrank decompose data.npy --method cp --rank 3 --nonnegative all --json
   lowrank decompose resnet20.th --tensor module.layer3.0.conv1.weight --method tucker --modes 0,1 --tol 0.1 --json`,
 		Args: exactly(1, "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
@@ -87,7 +88,8 @@ a mode that --modes leaves out.`,
 	fl.StringVar(&f.modes, "modes", "", "modes that tucker compresses, a comma list; all when empty")
 	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
 	fl.StringVar(&f.init, "init", "hosvd", "start of cp: hosvd or random")
-	fl.IntVar(&f.starts, "starts", 1, "starts of cp; the best result is kept, all but the first are random")
+	fl.IntVar(&f.starts, "starts", 0, "starts of cp, 0 for a default; the best result is kept, all but the first are random")
+	fl.StringVar(&f.nonneg, "nonnegative", "", "modes whose factors cp keeps non-negative, a comma list or all")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
 	fl.Float64Var(&f.stop, "stop", 0, "stop when a sweep lowers the relative error by less, 0 for a default")
 	fl.StringVar(&f.tensor, "tensor", "", "name of the tensor in a file of several")
@@ -117,6 +119,9 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.method != "cp" && f.solver != "als" {
 		return usagef("--solver belongs to cp")
+	}
+	if f.nonneg != "" && (f.method != "cp" || f.solver != "als") {
+		return usagef("--nonnegative belongs to cp with als")
 	}
 	if f.method == "cp" && f.modes != "" {
 		return usagef("--modes belongs to tucker")
@@ -233,7 +238,19 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 		limit = f.sweeps
 	}
 	set.Progress = func(start, sweep int, e float64) {
-		update(start*limit+sweep, max(f.starts, 1)*limit, fmt.Sprintf("sweeps, error %.3g", e))
+		update(sweep, limit, fmt.Sprintf("sweeps of start %d, error %.3g", start, e))
+	}
+	switch f.nonneg {
+	case "":
+	case "all":
+		for n := range x.Shape() {
+			set.NonNegative = append(set.NonNegative, n)
+		}
+	default:
+		var err error
+		if set.NonNegative, err = numbers("--nonnegative", f.nonneg, 0); err != nil {
+			return err
+		}
 	}
 	var best *cpd.Result
 	var err error
