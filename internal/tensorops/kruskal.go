@@ -125,16 +125,33 @@ func FinishMTTKRP(sizes []int, partial []float64, factors [][]float64, n, r int)
 		bl := before[l*r:][:r]
 		for i := range sizes[n] {
 			dst := out[i*r:][:r]
-			for k := range right {
-				p := partial[((l*sizes[n]+i)*right+k)*r:][:r]
-				ak := after[k*r:][:r]
-				for c := range dst {
-					dst[c] += p[c] * bl[c] * ak[c]
+			rows := partial[(l*sizes[n]+i)*right*r:][:right*r]
+			switch {
+			case n == len(sizes)-1: // nothing comes after
+				multiplyAdd(dst, rows, bl)
+			case n == 0: // nothing comes before
+				for k := range right {
+					multiplyAdd(dst, rows[k*r:][:r], after[k*r:][:r])
+				}
+			default:
+				for k := range right {
+					p, ak := rows[k*r:][:r], after[k*r:][:r]
+					for c := range dst {
+						dst[c] += p[c] * bl[c] * ak[c]
+					}
 				}
 			}
 		}
 	}
 	return out
+}
+
+// multiplyAdd adds x∘y to dst.
+func multiplyAdd(dst, x, y []float64) {
+	x, y = x[:len(dst)], y[:len(dst)]
+	for c := range dst {
+		dst[c] += x[c] * y[c]
+	}
 }
 
 // MTTKRP is the matricised tensor times Khatri-Rao product of mode n,
