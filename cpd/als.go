@@ -345,22 +345,6 @@ func (a *als) normalise(n int) {
 	gemm.Gram64(a.set.Workers, true, a.rank, len(u)/a.rank, 1, u, a.rank, 0, a.g[n], a.rank)
 }
 
-// gamma is the Hadamard product of the Gram matrices of all factors but skip.
-func (a *als) gamma(skip int) []float64 {
-	out := make([]float64, a.rank*a.rank)
-	for i := range out {
-		out[i] = 1
-	}
-	for n, g := range a.g {
-		if n != skip {
-			for i, v := range g {
-				out[i] *= v
-			}
-		}
-	}
-	return out
-}
-
 // iterate sweeps until one of the reasons to stop, and adds what happens to res.
 func (a *als) iterate(ctx context.Context, res *Result, most int) error {
 	calm, last := 0, math.Inf(1)
@@ -413,23 +397,60 @@ func (a *als) iterate(ctx context.Context, res *Result, most int) error {
 
 // sweep updates every factor, and returns the MTTKRP of the last mode.
 func (a *als) sweep() (m []float64, err error) {
+	err = a.mttkrps(a.data, a.u, func(n int, mn []float64) error {
+		m = mn
+		return a.update(n, mn)
+	})
+	return m, err
+}
+
+// mttkrps calls f with the MTTKRP of data in every mode in turn, by two products
+// with data, one for each half of the modes. f may change its mode's factor; later
+// MTTKRPs are then those with the new one.
+func (a *als) mttkrps(data []float64, u [][]float64, f func(n int, m []float64) error) error {
 	h := tensorops.Split(a.shape)
 	for _, half := range [][2]int{{0, h}, {h, len(a.shape)}} {
-		sizes, factors := a.shape[half[0]:half[1]], a.u[half[0]:half[1]]
-		partial := tensorops.PartialMTTKRP(a.set.Workers, a.shape, a.data, h, half[0] == 0, a.u, a.rank)
+		sizes, factors := a.shape[half[0]:half[1]], u[half[0]:half[1]]
+		partial := tensorops.PartialMTTKRP(a.set.Workers, a.shape, data, h, half[0] == 0, u, a.rank)
 		for n := range sizes {
-			m = tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)
-			if err := a.update(half[0]+n, m); err != nil {
-				return nil, err
+			if err := f(half[0]+n, tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)); err != nil {
+				return err
 			}
 		}
 	}
-	return m, nil
+	return nil
+}
+
+// others is the Hadamard product of Gram matrices, of all modes but n and m.
+func (a *als) others(gram [][]float64, n, m int) []float64 {
+	out := make([]float64, a.rank*a.rank)
+	for i := range out {
+		out[i] = 1
+	}
+	for k, g := range gram {
+		if k == n || k == m {
+			continue
+		}
+		for i, v := range g {
+			out[i] *= v
+		}
+	}
+	return out
+}
+
+// weighted is the factors with the weights in the first.
+func (a *als) weighted() [][]float64 {
+	u := slices.Clone(a.u)
+	u[0] = slices.Clone(u[0])
+	for i := range u[0] {
+		u[0][i] *= a.w[i%a.rank]
+	}
+	return u
 }
 
 // update is the least-squares solution for factor n, m·Γ⁻¹.
 func (a *als) update(n int, m []float64) error {
-	g := a.gamma(n)
+	g := a.others(a.g, n, -1)
 	if a.set.Ridge > 0 {
 		ridge := math.Pow(a.set.Ridge, 2/float64(len(a.shape)))
 		for r := range a.rank {
@@ -510,7 +531,7 @@ func (a *als) relError(m []float64) float64 {
 	for i, v := range a.u[last] {
 		inner += v * a.w[i%a.rank] * m[i]
 	}
-	g := a.gamma(-1)
+	g := a.others(a.g, -1, -1)
 	for i, v := range g {
 		square += v * a.w[i/a.rank] * a.w[i%a.rank]
 	}
@@ -525,12 +546,7 @@ func (a *als) relError(m []float64) float64 {
 
 // distance is ‖X − X̂‖, from the residual.
 func (a *als) distance() float64 {
-	u := slices.Clone(a.u)
-	u[0] = slices.Clone(u[0])
-	for i := range u[0] {
-		u[0][i] *= a.w[i%a.rank]
-	}
-	return tensorops.KruskalDistance(a.set.Workers, a.shape, a.data, u, a.rank)
+	return tensorops.KruskalDistance(a.set.Workers, a.shape, a.data, a.weighted(), a.rank)
 }
 
 func (a *als) kruskal() *Kruskal {

@@ -97,12 +97,7 @@ func (a *als) warm(ctx context.Context, number int) error {
 // damped iterates from the factors and weights until one of the reasons to
 // stop, and adds what happens to res.
 func (a *als) damped(ctx context.Context, res *Result, most int) error {
-	u := slices.Clone(a.u)
-	u[0] = slices.Clone(u[0])
-	for i := range u[0] {
-		u[0][i] *= a.w[i%a.rank]
-	}
-	p := a.at(a.balanced(u))
+	p := a.at(a.balanced(a.weighted()))
 	// Damping, and the factor that grows it.
 	mu, grow := 0., 2.
 	for n := range a.shape {
@@ -229,34 +224,10 @@ func (a *als) grams(u [][]float64) [][]float64 {
 	return g
 }
 
-// others is the Hadamard product of the Gram matrices of all modes but n and m.
-func (a *als) others(gram [][]float64, n, m int) []float64 {
-	out := make([]float64, a.rank*a.rank)
-	for i := range out {
-		out[i] = 1
-	}
-	for k, g := range gram {
-		if k == n || k == m {
-			continue
-		}
-		for i, v := range g {
-			out[i] *= v
-		}
-	}
-	return out
-}
-
-// mttkrps is the MTTKRP of data in every mode, by two products with it.
-func (a *als) mttkrps(data []float64, u [][]float64) [][]float64 {
-	h := tensorops.Split(a.shape)
+// all is the MTTKRP of data in every mode.
+func (a *als) all(data []float64, u [][]float64) [][]float64 {
 	m := make([][]float64, len(u))
-	for _, half := range [][2]int{{0, h}, {h, len(a.shape)}} {
-		sizes, factors := a.shape[half[0]:half[1]], u[half[0]:half[1]]
-		partial := tensorops.PartialMTTKRP(a.set.Workers, a.shape, data, h, half[0] == 0, u, a.rank)
-		for n := range sizes {
-			m[half[0]+n] = tensorops.FinishMTTKRP(sizes, partial, factors, n, a.rank)
-		}
-	}
+	_ = a.mttkrps(data, u, func(n int, mn []float64) error { m[n] = mn; return nil })
 	return m
 }
 
@@ -264,13 +235,12 @@ func (a *als) mttkrps(data []float64, u [][]float64) [][]float64 {
 // both lose their digits so, and come from the residual instead.
 func (a *als) at(u [][]float64) *point {
 	p := &point{u: u, gram: a.grams(u)}
-	m := a.mttkrps(a.data, u)
+	m := a.all(a.data, u)
 	var inner, square, intensity float64
 	for i, v := range u[0] {
 		inner += v * m[0][i]
 	}
-	all := a.others(p.gram, -1, -1)
-	for i, v := range all {
+	for i, v := range a.others(p.gram, -1, -1) {
 		square += v
 		if i%(a.rank+1) == 0 {
 			intensity += v
@@ -289,7 +259,7 @@ func (a *als) at(u [][]float64) *point {
 		residual[i] -= v
 	}
 	p.err = tensorops.Norm(residual)
-	p.grad = a.mttkrps(residual, u)
+	p.grad = a.all(residual, u)
 	return p
 }
 

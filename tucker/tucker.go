@@ -431,11 +431,7 @@ func (p *plan) keep() float64 {
 // cut keeps the leading r columns of each factor, and that part of the core.
 func (p *plan) cut(r []int) {
 	for i, n := range p.modes {
-		u := make([]float64, p.shape[n]*r[i])
-		for k := range p.shape[n] {
-			copy(u[k*r[i]:(k+1)*r[i]], p.factors[n][k*p.ranks[i]:])
-		}
-		p.factors[n] = u
+		p.factors[n] = columns(p.factors[n], p.ranks[i], r[i])
 	}
 	p.ranks = r
 	p.dims, p.core = p.project(-1)

@@ -36,13 +36,7 @@ func (r *Runner) Correlate(k *Correlation, n int, x, y, sums []float32) {
 	if n == 0 || len(k.Rows) == 0 || k.Columns == 0 {
 		return
 	}
-	far := 0
-	for _, o := range k.Rows {
-		if o < 0 {
-			panic("nhwc: negative row")
-		}
-		far = max(far, o)
-	}
+	far := farthest(k.Rows)
 	_ = x[far+(k.Columns-1)*k.Pixel+n-1]
 	_ = y[(len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel-1]
 	_ = sums[n*Panel-1]
@@ -60,10 +54,7 @@ func (r *Runner) Correlate(k *Correlation, n int, x, y, sums []float32) {
 		}
 		return
 	}
-	r.bytes = r.bytes[:0]
-	for _, o := range k.Rows {
-		r.bytes = append(r.bytes, 4*o)
-	}
+	r.inBytes(k.Rows)
 	t := &r.c
 	*t = correlation{pixel: 4 * k.Pixel, rows: unsafe.Pointer(&r.bytes[0]), rowCount: len(k.Rows), columns: k.Columns,
 		y: unsafe.Pointer(&y[0]), yPixel: 4 * k.YPixel, yRow: 4 * k.YRow, sumPitch: 4 * Panel}
@@ -91,13 +82,7 @@ func (r *Runner) CorrelateDepthwise(k *Correlation, taps []int, channels int, x,
 	if channels == 0 || len(taps) == 0 || k.Columns == 0 {
 		return
 	}
-	far := 0
-	for _, o := range taps {
-		if o < 0 {
-			panic("nhwc: negative tap")
-		}
-		far = max(far, o)
-	}
+	far := farthest(taps)
 	_ = x[far+(k.Columns-1)*k.Pixel+channels-1]
 	_ = y[(k.Columns-1)*k.YPixel+channels-1]
 	_ = sums[len(taps)*channels-1]
@@ -106,10 +91,7 @@ func (r *Runner) CorrelateDepthwise(k *Correlation, taps []int, channels int, x,
 		whole = channels &^ (Panel - 1)
 	}
 	if whole > 0 {
-		r.bytes = r.bytes[:0]
-		for _, o := range taps {
-			r.bytes = append(r.bytes, 4*o)
-		}
+		r.inBytes(taps)
 		t := &r.c
 		*t = correlation{pixel: 4 * k.Pixel, columns: k.Columns, yPixel: 4 * k.YPixel, sumPitch: 4 * channels}
 		for c := 0; c < whole; c += Panel {

@@ -56,6 +56,26 @@ type Runner struct {
 	c       correlation
 }
 
+// farthest is the largest of offsets, none of which may be negative.
+func farthest(offsets []int) int {
+	far := 0
+	for _, o := range offsets {
+		if o < 0 {
+			panic("nhwc: negative offset")
+		}
+		far = max(far, o)
+	}
+	return far
+}
+
+// inBytes sets bytes to offsets, which are in values.
+func (r *Runner) inBytes(offsets []int) {
+	r.bytes = r.bytes[:0]
+	for _, o := range offsets {
+		r.bytes = append(r.bytes, 4*o)
+	}
+}
+
 // Run computes n pixels of p. x starts at the first pixel's first value (where
 // an offset of 0 points) and holds every value that is read; w is a whole panel
 // of len(Offsets)·Length×16; bias has 16 values. out and residual (nil for
@@ -68,13 +88,7 @@ func (r *Runner) Run(p *Product, n int, x, w, bias, out, residual []float32, wid
 	if len(p.Offsets) == 0 || p.Length <= 0 || width < 1 || width > Panel {
 		panic("nhwc: bad product")
 	}
-	far := 0
-	for _, o := range p.Offsets {
-		if o < 0 {
-			panic("nhwc: negative offset")
-		}
-		far = max(far, o)
-	}
+	far := farthest(p.Offsets)
 	// What the kernel will touch must be there: these index expressions panic
 	// where it is not.
 	_ = x[(n-1)*p.Pixel+far+p.Length-1]
@@ -88,10 +102,7 @@ func (r *Runner) Run(p *Product, n int, x, w, bias, out, residual []float32, wid
 		r.portable(p, n, x, w, bias, out, residual, width)
 		return
 	}
-	r.bytes = r.bytes[:0]
-	for _, o := range p.Offsets {
-		r.bytes = append(r.bytes, 4*o)
-	}
+	r.inBytes(p.Offsets)
 	t := &r.t
 	*t = tile{pixel: 4 * p.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), segments: len(p.Offsets), length: p.Length,
 		weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0])}
@@ -194,7 +205,7 @@ const Outside = -1
 //	out[i][c] = relu(bias[c] + Σ_t x[i·Pixel + Offsets[t] + c]·w[t·Channels + c])
 //
 // for c in [0,Channels). Distances are in values. A tap of one pixel may be
-// Outside, which reads zeros.
+// Outside, which reads zeros; x must then not lie on a stack, which may move.
 type Depthwise struct {
 	Pixel    int
 	Offsets  []int
@@ -262,15 +273,13 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		if outside && len(r.zeros) < whole {
 			r.zeros = make([]float32, whole)
 		}
-		r.bytes = r.bytes[:0]
-		for _, o := range d.Offsets {
+		r.inBytes(d.Offsets)
+		for i, o := range d.Offsets {
 			if o == Outside {
 				// The kernel adds offsets to x's address: this one leads to the
 				// zeros, wherever they are.
-				r.bytes = append(r.bytes, int(uintptr(unsafe.Pointer(&r.zeros[0]))-uintptr(unsafe.Pointer(&x[0]))))
-				continue
+				r.bytes[i] = int(uintptr(unsafe.Pointer(&r.zeros[0])) - uintptr(unsafe.Pointer(&x[0])))
 			}
-			r.bytes = append(r.bytes, 4*o)
 		}
 		k := depthwise{pixel: 4 * d.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), taps: len(d.Offsets), channels: whole,
 			weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0]), outPixel: 4 * d.OutPixel, weightPitch: 4 * d.Channels}

@@ -249,10 +249,7 @@ func (r *Runner) Maxima(dst []float32, which []uint8, x []float32, offsets []int
 	}
 	done := whole(channels)
 	if done > 0 {
-		r.bytes = r.bytes[:0]
-		for _, o := range offsets {
-			r.bytes = append(r.bytes, 4*o)
-		}
+		r.inBytes(offsets)
 		runPointwise(maximaKind, &pointwise{n: len(offsets), vectors: done / 8, x: unsafe.Pointer(&x[0]), y: unsafe.Pointer(&which[0]), out: unsafe.Pointer(&dst[0]), a: unsafe.Pointer(&r.bytes[0])})
 	}
 	for c := done; c < channels; c++ {

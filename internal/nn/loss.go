@@ -16,6 +16,7 @@ func CrossEntropy(gradient, logits []float32, labels []int, classes int, smoothi
 	n := len(labels)
 	losses := make([]float64, (n+rows-1)/rows)
 	parallel.For(min(workers, 1+n*classes/pieceValues), len(losses), func(p int) {
+		exp := make([]float64, classes)
 		for i := p * rows; i < min((p+1)*rows, n); i++ {
 			row := logits[i*classes : (i+1)*classes]
 			most := math.Inf(-1)
@@ -28,21 +29,21 @@ func CrossEntropy(gradient, logits []float32, labels []int, classes int, smoothi
 				}
 			}
 			var sum, total float64
-			for _, v := range row {
+			for c, v := range row {
 				d := float64(v) - most
-				sum += math.Exp(d)
+				exp[c] = math.Exp(d)
+				sum += exp[c]
 				total += d
 			}
 			// −Σ target·log softmax, with targets smoothing/classes and 1−smoothing
 			// more for the label.
-			logSum := math.Log(sum)
-			losses[p] += logSum - (1-smoothing)*(float64(row[labels[i]])-most) - smoothing*total/float64(classes)
+			losses[p] += math.Log(sum) - (1-smoothing)*(float64(row[labels[i]])-most) - smoothing*total/float64(classes)
 			if gradient == nil {
 				continue
 			}
 			g := gradient[i*classes : (i+1)*classes]
-			for c, v := range row {
-				g[c] = float32((math.Exp(float64(v)-most-logSum) - smoothing/float64(classes)) / float64(n))
+			for c, e := range exp {
+				g[c] = float32((e/sum - smoothing/float64(classes)) / float64(n))
 			}
 			g[labels[i]] -= float32((1 - smoothing) / float64(n))
 		}
