@@ -49,7 +49,7 @@ func STHOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, erro
 		if choose {
 			r = size
 		}
-		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.dims, p.core, n), size, r, -1)
+		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.dims, p.core, n), p.dims, p.core, n, r, -1)
 		if err != nil {
 			return nil, err
 		}

@@ -254,12 +254,15 @@ func (p *plan) feasible() {
 	}
 }
 
-// leading computes the eigenvectors of a Gram matrix, I×I, of the largest
-// eigenvalues: as many as r, or, where keep is not negative, as few as have
-// eigenvalues that sum to keep. Signs are fixed: the entry of largest
-// magnitude of a vector is positive.
-func (p *plan) leading(gram []float64, size, r int, keep float64) (u []float64, rank int, err error) {
-	u, rank, err = linalg.EigenTop(p.set.Workers, size, gram, size, make([]float64, size), func(w []float64) int {
+// leading computes the left singular vectors of the mode-n unfolding of data of
+// the largest singular values: as many as r, or, where keep is not negative, as
+// few as have squares that sum to keep. They are eigenvectors of the Gram matrix,
+// gram, which is destroyed. Signs are fixed: the entry of largest magnitude of a
+// vector is positive.
+func (p *plan) leading(gram []float64, dims []int, data []float64, n, r int, keep float64) (u []float64, rank int, err error) {
+	size := dims[n]
+	w := make([]float64, size)
+	u, rank, err = linalg.EigenTop(p.set.Workers, size, gram, size, w, func(w []float64) int {
 		if keep < 0 {
 			return r
 		}
@@ -274,8 +277,28 @@ func (p *plan) leading(gram []float64, size, r int, keep float64) (u []float64, 
 	if err != nil {
 		return nil, 0, fmt.Errorf("tucker: %w", err)
 	}
+	if rank > 0 && rank < size && w[rank-1] < blunt*w[0] {
+		u = p.sharpen(dims, data, n, u, rank)
+	}
 	fixSigns(u, size, rank)
 	return u, rank, nil
+}
+
+// blunt is the share of the largest eigenvalue below which an eigenvector of a
+// Gram matrix has lost digits that matter: it is off by rounding over that share,
+// the square of what it is for the unfolding itself.
+const blunt = 1e-4
+
+// sharpen is an orthonormal basis of X_(n)·(X_(n)ᵀ·u), in which the products are
+// not squared first: whatever of u is outside the range of X_(n) is gone.
+func (p *plan) sharpen(dims []int, data []float64, n int, u []float64, r int) []float64 {
+	size, k := dims[n], len(data)/dims[n]
+	short, y := tensorops.MulMode(p.set.Workers, dims, data, n, true, u, r)
+	z := make([]float64, size*r)
+	gemm.Float64(p.set.Workers, false, true, size, r, k, 1, tensorops.Unfold(dims, data, n), k, tensorops.Unfold(short, y, n), k, 0, z, r)
+	q := make([]float64, size*r)
+	linalg.QR(p.set.Workers, size, r, z, r, q, r, nil, 0)
+	return q
 }
 
 // largeMode is the dimension above which HOOI's eigen-problems are not solved
@@ -335,7 +358,7 @@ func (p *plan) hosvd() error {
 		}
 	}
 	for i, n := range p.modes {
-		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.shape, p.data, n), p.shape[n], p.ranks[i], -1)
+		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.shape, p.data, n), p.shape, p.data, n, p.ranks[i], -1)
 		if err != nil {
 			return err
 		}
@@ -540,7 +563,7 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 			if p.set.RelError > 0 {
 				keep = p.keep()
 			}
-			u, r, err := p.leading(gram, p.shape[n], p.ranks[i], keep)
+			u, r, err := p.leading(gram, dims, y, n, p.ranks[i], keep)
 			if err != nil {
 				return nil, err
 			}
