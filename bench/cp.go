@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 // cps times CP-ALS on tensors that TensorLy 0.9.0 was timed on. Its figures, CPU
 // seconds a sweep on one thread in float64 and the relative error after 50 sweeps,
 // were measured once on an AMD EPYC with the same tensors and starts, not in this
-// run: PyPI's packages are not to be had everywhere.
+// run: PyPI's packages are not to be had everywhere. Its sweeps are the fastest of
+// fifty, and so are ours.
 func cps(o options) error {
 	fmt.Printf("%d threads; a sweep of the classical iteration from the same start, and the whole fit, start\nincluded, to TensorLy's error of 50 sweeps or less (TensorLy: 50 sweeps)\n", o.threads)
 	fmt.Printf("%-22s %9s %9s %6s %10s %10s %9s %9s %6s\n", "", "ms/sweep", "TensorLy", "ratio", "error 50", "TensorLy", "ms/fit", "TensorLy", "ratio")
@@ -53,7 +55,7 @@ func cps(o options) error {
 		var times []float64
 		last := time.Now()
 		r, err := cpd.ALS(context.Background(), x, c.rank, &cpd.Settings{
-			Start: start, MaxSweeps: 50, Tol: 1e-300, Patience: 100, NoCompression: true, Workers: o.threads,
+			Start: start, MaxSweeps: 50, Tol: 1e-300, Patience: 100, Plain: true, Workers: o.threads,
 			Progress: func(_, sweep int, _ float64) {
 				if sweep > 1 {
 					times = append(times, time.Since(last).Seconds())
@@ -64,7 +66,7 @@ func cps(o options) error {
 		if err != nil {
 			return err
 		}
-		sweep := median(times)
+		sweep := slices.Min(times)
 		fit, reached := math.Inf(1), false
 		for range o.rounds {
 			ctx, cancel := context.WithCancel(context.Background())

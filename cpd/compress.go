@@ -21,7 +21,7 @@ const (
 // compress sets core and basis where compression pays: a sequentially truncated
 // HOSVD (Vannieuwenhoven, Vandebril and Meerbergen 2012) to oversampling·R.
 func (a *als) compress() error {
-	if a.set.NoCompression || a.set.Start != nil || a.set.Ridge > 0 || len(a.set.NonNegative) > 0 || a.norm == 0 {
+	if a.set.Plain || a.set.Start != nil || a.set.Ridge > 0 || len(a.set.NonNegative) > 0 || a.norm == 0 {
 		return nil
 	}
 	size := int(math.Ceil(oversampling * float64(a.rank)))
@@ -34,9 +34,10 @@ func (a *als) compress() error {
 	if tensorops.Product(shape)*leastGain > tensorops.Product(a.shape) {
 		return nil
 	}
-	// Modes that shrink most go first, for that makes the others cheaper.
+	// Modes that shrink most go first, for that makes the others cheaper, and of
+	// those the last, whose Gram matrix reads memory in order.
 	var order []int
-	for n := range shape {
+	for n := len(shape) - 1; n >= 0; n-- {
 		if shape[n] < a.shape[n] {
 			order = append(order, n)
 		}
@@ -44,8 +45,12 @@ func (a *als) compress() error {
 	slices.SortStableFunc(order, func(n, m int) int {
 		return shape[n]*a.shape[m] - shape[m]*a.shape[n]
 	})
+	x, ok := a.x.(*dense)
+	if !ok {
+		return nil
+	}
 	a.basis = make([][]float64, len(shape))
-	now, data := slices.Clone(a.shape), a.data
+	now, data := slices.Clone(a.shape), x.data
 	for _, n := range order {
 		d, w := now[n], make([]float64, now[n])
 		z, k, err := linalg.EigenTop(a.set.Workers, d, tensorops.Gram(a.set.Workers, now, data, n), d, w, func(w []float64) int {
@@ -69,11 +74,12 @@ func (a *als) compress() error {
 		a.basis = nil
 		return nil
 	}
-	norm := tensorops.Norm(data)
+	norm := tensorops.Norm(data) * x.scale
 	if a.many {
 		a.set.Starts = cheapStarts
 	}
-	c := &als{set: a.set, shape: now, rank: a.rank, norm: norm, share: norm, data: make([]float64, len(data))}
+	c := &als{set: a.set, shape: now, rank: a.rank, norm: norm, share: norm}
+	c.x = newDense(a.set.Workers, now, data, norm/x.scale, a.rank)
 	if lost := 1 - norm*norm; lost > 1e-8 {
 		c.lost = math.Sqrt(lost)
 	} else { // the difference has no digits left
@@ -84,13 +90,10 @@ func (a *als) compress() error {
 			}
 			back, full = tensorops.MulMode(a.set.Workers, back, full, n, false, q, a.shape[n])
 		}
-		for i, v := range a.data {
+		for i, v := range x.data {
 			full[i] -= v
 		}
-		c.lost = tensorops.Norm(full)
-	}
-	for i, v := range data {
-		c.data[i] = v / norm
+		c.lost = tensorops.Norm(full) * x.scale
 	}
 	a.core = c
 	return nil

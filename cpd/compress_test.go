@@ -49,7 +49,7 @@ func TestCompressionChangesTheRoadButNotTheResult(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		without, err := ALS(context.Background(), x, c.rank, &Settings{Tol: 1e-11, MaxSweeps: 2000, NoCompression: true})
+		without, err := ALS(context.Background(), x, c.rank, &Settings{Tol: 1e-11, MaxSweeps: 2000, Plain: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +106,7 @@ func BenchmarkALS(b *testing.B) {
 				var r *Result
 				for b.Loop() {
 					var err error
-					if r, err = ALS(context.Background(), x, c.rank, &Settings{MaxSweeps: 50, Tol: 1e-6, Workers: 1, NoCompression: plain}); err != nil {
+					if r, err = ALS(context.Background(), x, c.rank, &Settings{MaxSweeps: 50, Tol: 1e-6, Workers: 1, Plain: plain}); err != nil {
 						b.Fatal(err)
 					}
 				}

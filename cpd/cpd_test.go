@@ -749,6 +749,9 @@ func TestBadSettingsAndTensorsAreErrors(t *testing.T) {
 		"tolerance NaN":   {x, 2, &Settings{Tol: math.NaN()}},
 		"ridge":           {x, 2, &Settings{Ridge: -1}},
 		"ridge NaN":       {x, 2, &Settings{Ridge: math.NaN()}},
+		"target":          {x, 2, &Settings{Target: -1}},
+		"target NaN":      {x, 2, &Settings{Target: math.NaN()}},
+		"time":            {x, 2, &Settings{MaxTime: -1}},
 		"ridge Inf":       {x, 2, &Settings{Ridge: math.Inf(1)}},
 		"start's rank":    {x, 3, &Settings{Start: random(1, 2, 3, 4, 2)}},
 		"start's shape":   {x, 2, &Settings{Start: random(1, 2, 3, 4, 3)}},
@@ -779,7 +782,7 @@ func TestContextEndsTheSweeps(t *testing.T) {
 	x := full(t, random(1, 4, 6, 7, 8))
 	ctx, cancel := context.WithCancel(bg)
 	sweeps := 0
-	_, err := ALS(ctx, x, 2, &Settings{Tol: 1e-300, Progress: func(start, sweep int, e float64) {
+	r, err := ALS(ctx, x, 2, &Settings{Tol: 1e-300, Progress: func(start, sweep int, e float64) {
 		if sweeps++; start != 0 || sweep != sweeps || !(e > 0 && e < 1) {
 			t.Errorf("call %d: start %d, sweep %d, error %g", sweeps, start, sweep, e)
 		}
@@ -788,31 +791,25 @@ func TestContextEndsTheSweeps(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || sweeps != 1 {
 		t.Errorf("error %v after %d sweeps", err, sweeps)
 	}
+	// What there is by then is the result.
+	if r == nil || r.Status != Cancelled || r.Sweeps != 1 || r.Rank() != 2 || math.Abs(distance(values(t, x), naive(&r.Kruskal))-r.RelError) > 1e-12 {
+		t.Errorf("result %+v", r)
+	}
+	if r, err := ALS(ctx, x, 2, nil); !errors.Is(err, context.Canceled) || r != nil {
+		t.Errorf("cancelled before the first sweep: result %v, error %v", r, err)
+	}
 }
 
-func BenchmarkSweep(b *testing.B) {
-	for _, c := range []struct {
-		shape []int
-		rank  int
-	}{{[]int{64, 64, 9}, 32}, {[]int{512, 512, 9}, 128}} {
-		for _, workers := range []int{1, 2} {
-			b.Run(fmt.Sprintf("%v/rank=%d/workers=%d", c.shape, c.rank, workers), func(b *testing.B) {
-				rng := rand.New(rand.NewPCG(1, 0))
-				data := fill(rng, tensorops.Product(c.shape), false)
-				a := &als{set: Settings{Init: InitRandom, Workers: workers, MaxSweeps: 1, Patience: 10}, shape: c.shape, data: data, rank: c.rank, norm: 1}
-				norm := tensorops.Norm(data)
-				for i := range data {
-					data[i] /= norm
-				}
-				if err := a.start(0); err != nil {
-					b.Fatal(err)
-				}
-				for b.Loop() {
-					if _, err := a.sweep(); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
+func TestTargetAndTimeLimitEndAFit(t *testing.T) {
+	x := full(t, random(1, 6, 12, 13, 14))
+	for name, fit := range map[string]func(context.Context, *tensor.Dense, int, *Settings) (*Result, error){"ALS": ALS, "LM": LM} {
+		r, err := fit(bg, x, 5, &Settings{Target: .9, Starts: 3})
+		if err != nil || r.Status != Reached || r.RelError > .9 || r.Start != 0 {
+			t.Errorf("%s: error %g after %d sweeps of start %d, %s, %v", name, r.RelError, r.Sweeps, r.Start, r.Status, err)
+		}
+		r, err = fit(bg, x, 5, &Settings{MaxTime: 1, Starts: 3, Tol: 1e-300})
+		if err != nil || r.Status != TimeLimit || r.Sweeps != 1 || r.Start != 0 {
+			t.Errorf("%s: %d sweeps of start %d, %s, %v; want 1 and the time limit", name, r.Sweeps, r.Start, r.Status, err)
 		}
 	}
 }

@@ -33,7 +33,7 @@ func TestSweepsAreTheClassicalOnes(t *testing.T) {
 		for n, d := range c.shape {
 			start.Factors = append(start.Factors, mat.NewDense(d, c.rank, synthetic.Start(n, d, c.rank, c.seed)))
 		}
-		r, err := ALS(context.Background(), x, c.rank, &Settings{Start: start, MaxSweeps: 50, Tol: 1e-300, NoCompression: true})
+		r, err := ALS(context.Background(), x, c.rank, &Settings{Start: start, MaxSweeps: 50, Tol: 1e-300, Plain: true})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package cpd
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -255,7 +256,13 @@ func (k *Kruskal) Inner(x *tensor.Dense) (float64, error) {
 		return 0, fmt.Errorf("%w: a Kruskal tensor of shape %v and a tensor of shape %v", ErrSettings, got, shape)
 	}
 	f := k.factors()
-	return tensorops.Dot(f[0], tensorops.MTTKRP(0, shape, data, f, 0, k.Rank())), nil
+	var inner float64
+	first := errors.New("the first mode is all")
+	_ = tensorops.NewTree[float64](0, shape, k.Rank()).Each(data, f, func(_ int, m []float64) error {
+		inner = tensorops.Dot(f[0], m)
+		return first
+	})
+	return inner, nil
 }
 
 // Intensity is Σ_r ‖component r‖², the sum of the squared norms of the rank-1

@@ -41,7 +41,7 @@ func LM(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result,
 	if err := a.compress(); err != nil {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
-	return a.fit(func(a *als, number int) error { return a.warm(ctx, number) }, func(a *als, res *Result, most int) error { return a.damped(ctx, res, most) })
+	return a.fit(ctx, func(a *als, number int) error { return a.warm(ctx, number) }, (*als).damped)
 }
 
 const (
@@ -84,10 +84,10 @@ func (a *als) warm(ctx context.Context, number int) error {
 		return nil
 	}
 	for range warmSweeps {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			return nil // the iterations will see it too
 		}
-		if _, err := a.sweep(); err != nil {
+		if _, err := a.sweep(0, nil); err != nil {
 			return err
 		}
 	}
@@ -112,8 +112,8 @@ func (a *als) damped(ctx context.Context, res *Result, most int) error {
 	}
 	res.Status = SweepLimit
 	for res.Sweeps < most {
-		if err := ctx.Err(); err != nil {
-			return err
+		if a.ends(ctx, res) {
+			break
 		}
 		step, gain, err := a.step(p, mu)
 		if err != nil {
@@ -157,6 +157,7 @@ func (a *als) damped(ctx context.Context, res *Result, most int) error {
 			break
 		}
 	}
+	a.ends(ctx, res)
 	a.u = p.u
 	for r := range a.w {
 		a.w[r] = 1 // they are in the factors
@@ -224,10 +225,10 @@ func (a *als) grams(u [][]float64) [][]float64 {
 	return g
 }
 
-// all is the MTTKRP of data in every mode.
-func (a *als) all(data []float64, u [][]float64) [][]float64 {
+// all is the MTTKRP of x in every mode.
+func all(x source, u [][]float64) [][]float64 {
 	m := make([][]float64, len(u))
-	_ = a.mttkrps(data, u, func(n int, mn []float64) error { m[n] = mn; return nil })
+	_ = x.each(u, func(n int, mn []float64) error { m[n] = slices.Clone(mn); return nil })
 	return m
 }
 
@@ -235,7 +236,7 @@ func (a *als) all(data []float64, u [][]float64) [][]float64 {
 // both lose their digits so, and come from the residual instead.
 func (a *als) at(u [][]float64) *point {
 	p := &point{u: u, gram: a.grams(u)}
-	m := a.all(a.data, u)
+	m := all(a.x, u)
 	var inner, square, intensity float64
 	for i, v := range u[0] {
 		inner += v * m[0][i]
@@ -254,12 +255,13 @@ func (a *als) at(u [][]float64) *point {
 		p.grad = m
 		return p
 	}
+	x := a.x.(*dense)
 	residual := tensorops.Kruskal(a.set.Workers, a.shape, u, a.rank)
-	for i, v := range a.data {
-		residual[i] -= v
+	for i, v := range x.data {
+		residual[i] -= v * x.scale
 	}
 	p.err = tensorops.Norm(residual)
-	p.grad = a.all(residual, u)
+	p.grad = all(&dense{tree: x.tree, data: residual, scale: 1}, u)
 	return p
 }
 

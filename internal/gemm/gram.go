@@ -25,7 +25,7 @@ func gram[T float](s *set[T], workers, n, k int, alpha T, a view[T], beta T, c [
 	if height >= n || k == 0 || alpha == 0 || depthSlices(n, n, k) > 1 {
 		multiply(s, workers, n, n, k, alpha, a, a.t(), beta, c, ldc)
 		if n > 1 && beta != 0 {
-			mirror(0, n, c, ldc)
+			s.kernel.mirror(0, n, c, ldc)
 		}
 		return
 	}
@@ -54,15 +54,32 @@ func (j *job[T]) doBand(i int) {
 	r := i * j.rows
 	m := min(j.rows, j.n-r)
 	j.set.block(m, r+m, j.k, j.alpha, j.a.at(r, 0), j.b, j.beta, j.c[r*j.ldc:], j.ldc)
-	mirror(r, r+m, j.c, j.ldc)
+	j.set.kernel.mirror(r, r+m, j.c, j.ldc)
 }
 
 // mirror copies the part of the lower triangle in rows from to upto to the upper
-// triangle.
-func mirror[T float](from, upto int, c []T, ldc int) {
-	for i := from; i < upto; i++ {
-		for q, v := range c[i*ldc : i*ldc+i] {
-			c[q*ldc+i] = v
+// triangle: four rows at a time, which become four columns, over pieces of rows
+// whose columns' lines stay in the cache for the next four.
+func (kr *kernel[T]) mirror(from, upto int, c []T, ldc int) {
+	const piece = 64
+	for q0 := 0; q0 < upto; q0 += piece {
+		i := from
+		for ; i+4 <= upto; i += 4 {
+			if k := min(piece, i-q0); k > 0 {
+				kr.transpose(k, c[i*ldc+q0:], ldc, c[q0*ldc+i:], ldc)
+			}
+			if i >= q0 && i < q0+piece { // the rows' own triangle
+				for a := 1; a < 4; a++ {
+					for b := range a {
+						c[(i+b)*ldc+i+a] = c[(i+a)*ldc+i+b]
+					}
+				}
+			}
+		}
+		for ; i < upto; i++ {
+			for q := q0; q < min(q0+piece, i); q++ {
+				c[q*ldc+i] = c[i*ldc+q]
+			}
 		}
 	}
 }

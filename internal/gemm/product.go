@@ -16,7 +16,7 @@ func multiply[T float](s *set[T], workers, m, n, k int, alpha T, a, b view[T], b
 		return
 	}
 	if k <= s.kernel.kc && m*n <= tiny && b.cs == 1 && k*b.rs <= tiny {
-		s.kernel.sweep(m, n, k, alpha, a, b, false, false, beta, c, ldc)
+		s.kernel.sweep(m, n, k, s.kernel.height(m), alpha, a, b, false, false, beta, c, ldc)
 		return
 	}
 	if slices := depthSlices(m, n, k); slices > 1 {
@@ -117,10 +117,10 @@ func (j *job[T]) doBlock(i int) {
 func (s *set[T]) block(m, n, k int, alpha T, a, b view[T], beta T, c []T, ldc int) {
 	kr := s.kernel
 	packA, packB := kr.packing(m, n, k, b)
-	kc := depth(k, kr.kc)
+	kc, height := depth(k, kr.kc), kr.height(m)
 	if !packA && !packB {
 		for p := 0; p < k; p += kc {
-			kr.sweep(m, n, min(kc, k-p), alpha, a.at(0, p), b.at(p, 0), false, false, beta, c, ldc)
+			kr.sweep(m, n, min(kc, k-p), height, alpha, a.at(0, p), b.at(p, 0), false, false, beta, c, ldc)
 			beta = 1
 		}
 		return
@@ -129,7 +129,7 @@ func (s *set[T]) block(m, n, k int, alpha T, a, b view[T], beta T, c []T, ldc in
 	mc, nc := m, n
 	if packA {
 		mc = min(m, kr.mc)
-		w.a = grow(w.a, ceil(mc, kr.mr)*kr.mr*kc)
+		w.a = grow(w.a, ceil(mc, height)*height*kc)
 	}
 	if packB {
 		nc = min(n, kr.nc)
@@ -149,10 +149,10 @@ func (s *set[T]) block(m, n, k int, alpha T, a, b view[T], beta T, c []T, ldc in
 				mi := min(mc, m-i)
 				ap := a.at(i, p)
 				if packA {
-					pack(kr, w.a, kr.mr, ap, mi, kp)
+					pack(kr, w.a, height, ap, mi, kp)
 					ap.data = w.a
 				}
-				kr.sweep(mi, nj, kp, alpha, ap, bp, packA, packB, betaP, c[i*ldc+j:], ldc)
+				kr.sweep(mi, nj, kp, height, alpha, ap, bp, packA, packB, betaP, c[i*ldc+j:], ldc)
 			}
 			betaP = 1
 		}
@@ -185,13 +185,22 @@ func depth(k, most int) int {
 	return (ceil(k, ceil(k, most)) + 7) &^ 7
 }
 
-// sweep computes C = alpha·A·B + beta·C tile by tile, where packed operands lie
-// in panels. k is at most a block's depth.
-func (kr *kernel[T]) sweep(m, n, k int, alpha T, a, b view[T], packedA, packedB bool, beta T, c []T, ldc int) {
+// height is the number of rows of tiles: mr, or less where a few rows are to be
+// shared out evenly. Eight are better off as twice four than as six and two.
+func (kr *kernel[T]) height(m int) int {
+	if m > 2*kr.mr {
+		return kr.mr
+	}
+	return ceil(m, ceil(m, kr.mr))
+}
+
+// sweep computes C = alpha·A·B + beta·C tile by tile, of that height, where packed
+// operands lie in panels. k is at most a block's depth.
+func (kr *kernel[T]) sweep(m, n, k, height int, alpha T, a, b view[T], packedA, packedB bool, beta T, c []T, ldc int) {
 	// Distances from a panel to the next.
-	da, db := a.rs*kr.mr, kr.nr
+	da, db := a.rs*height, kr.nr
 	if packedA {
-		da, a.rs, a.cs = k*kr.mr, 1, kr.mr
+		da, a.rs, a.cs = k*height, 1, height
 	}
 	if packedB {
 		db, b.rs = k*kr.nr, kr.nr
@@ -199,8 +208,8 @@ func (kr *kernel[T]) sweep(m, n, k int, alpha T, a, b view[T], packedA, packedB 
 	for j := 0; j < n; j += kr.nr {
 		w := min(kr.nr, n-j)
 		bj := b.data[j/kr.nr*db:]
-		for i := 0; i < m; i += kr.mr {
-			kr.tile(min(kr.mr, m-i), w, k, a.data[i/kr.mr*da:], a.rs, a.cs, bj, b.rs, c[i*ldc+j:], ldc, alpha, beta)
+		for i := 0; i < m; i += height {
+			kr.tile(min(height, m-i), w, k, a.data[i/height*da:], a.rs, a.cs, bj, b.rs, c[i*ldc+j:], ldc, alpha, beta)
 		}
 	}
 }

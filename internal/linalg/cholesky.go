@@ -30,20 +30,32 @@ const (
 //
 // Golub and Van Loan, Matrix Computations, 4th ed., section 4.2.
 func Cholesky(workers, n int, a []float64, lda int) error {
-	var inverse [8]float64
 	for j0 := 0; j0 < n; j0 += panelRows {
 		j1 := min(j0+panelRows, n)
-		for s := j0; s < j1; s += 8 {
-			rows := min(8, n-s)
-			subtract(1, rows, n-s, s-j0, a[j0*lda+s:], a[j0*lda+s:], lda, a[s*lda+s:], lda)
-			if i := cholesky8(rows, a[s*lda+s:], lda, &inverse); i >= 0 {
-				return fmt.Errorf("%w: pivot %d of %d is %g", ErrNotPositive, s+i, n, a[(s+i)*lda+s+i])
-			}
-			if rest := n - s - 8; rest > 0 {
-				solve8(true, rest, a[s*lda+s:], lda, &inverse, a[s*lda+s+8:], lda)
-			}
+		if err := choleskyBlock(j1-j0, a[j0*lda+j0:], lda); err != nil {
+			return fmt.Errorf("%w, of %d from row %d on", err, n, j0)
 		}
-		update(workers, n-j1, j1-j0, a[min(j0*lda+j1, len(a)):], a[min(j0*lda+j1, len(a)):], lda, a[min(j1*lda+j1, len(a)):], lda)
+		if j1 < n {
+			rows := a[j0*lda:]
+			SolveUpper(workers, true, j1-j0, n-j1, rows[j0:], lda, rows[j1:], lda)
+			update(workers, n-j1, j1-j0, rows[j1:], rows[j1:], lda, a[j1*lda+j1:], lda)
+		}
+	}
+	return nil
+}
+
+// choleskyBlock is Cholesky for a block on the diagonal, eight rows at a time.
+func choleskyBlock(n int, a []float64, lda int) error {
+	var inverse [8]float64
+	for s := 0; s < n; s += 8 {
+		rows := min(8, n-s)
+		subtract(1, rows, n-s, s, a[s:], a[s:], lda, a[s*lda+s:], lda)
+		if i := cholesky8(rows, a[s*lda+s:], lda, &inverse); i >= 0 {
+			return fmt.Errorf("%w: pivot %d is %g", ErrNotPositive, s+i, a[(s+i)*lda+s+i])
+		}
+		if rest := n - s - 8; rest > 0 {
+			solve8(true, rest, a[s*lda+s:], lda, &inverse, a[s*lda+s+8:], lda)
+		}
 	}
 	return nil
 }
@@ -116,9 +128,13 @@ func solve8(trans bool, n int, u []float64, ldu int, inverse *[8]float64, x []fl
 // of which Y is written. Rows of U are ldu, of X ldx apart. It costs n²·m
 // operations. A zero on the diagonal gives infinities or NaN.
 func SolveUpper(workers int, trans bool, n, m int, u []float64, ldu int, x []float64, ldx int) {
-	const width = 256
-	if float64(n)*float64(n)*float64(m) < 1<<20 {
+	// Wide strips share what is packed of U; each is a goroutine's.
+	width := 256
+	if float64(n)*float64(n)*float64(m) < 1<<19 {
 		workers = 1
+	}
+	if w := parallel.Workers(workers); w > 1 {
+		width = min(width, max((m/w+63)/64*64, 64))
 	}
 	parallel.For(workers, (m+width-1)/width, func(i int) {
 		c := i * width

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"gorgonia.org/tensor"
 )
@@ -58,12 +59,27 @@ func View(t *tensor.Dense) (shape []int, data []float64, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for i, x := range data {
-		if x-x != 0 { // NaN and infinities only
-			return nil, nil, fmt.Errorf("%w: value %d is %g", ErrTensor, i, x)
-		}
+	if i := notFinite(data); i >= 0 {
+		return nil, nil, fmt.Errorf("%w: value %d is %g", ErrTensor, i, data[i])
 	}
 	return shape, data, nil
+}
+
+// notFinite is the index of the first value that is NaN or infinite, or −1.
+func notFinite(data []float64) int {
+	// x−x is 0 for all others. Several sums do not wait for each other.
+	var s0, s1, s2, s3 float64
+	v := data
+	for ; len(v) >= 4; v = v[4:] {
+		s0 += v[0] - v[0]
+		s1 += v[1] - v[1]
+		s2 += v[2] - v[2]
+		s3 += v[3] - v[3]
+	}
+	if s := s0 + s1 + s2 + s3; s == 0 && len(v) == 0 {
+		return -1
+	}
+	return slices.IndexFunc(data, func(x float64) bool { return x-x != 0 })
 }
 
 // rowMajor reports whether strides are those of a contiguous row-major tensor.
@@ -117,6 +133,9 @@ func Wrap(shape []int, data []float64) *tensor.Dense {
 
 // Norm is the Frobenius norm, safe against overflow and underflow.
 func Norm(data []float64) float64 {
+	if s := squares(data, 1); s > 1e-250 && s < 1e250 {
+		return math.Sqrt(s)
+	}
 	var top float64
 	for _, v := range data {
 		top = max(top, math.Abs(v))
@@ -124,19 +143,29 @@ func Norm(data []float64) float64 {
 	if top == 0 || math.IsInf(top, 0) || math.IsNaN(top) {
 		return top
 	}
-	scale := 1.0
-	if top < 1e-140 || top > 1e140 {
-		// Powers of two scale without rounding; 2⁻¹⁰²¹ is the least whose
-		// reciprocal is finite.
-		_, exp := math.Frexp(top)
-		scale = math.Ldexp(1, min(-exp, 1021))
+	// Powers of two scale without rounding; 2⁻¹⁰²¹ is the least whose reciprocal is
+	// finite.
+	_, exp := math.Frexp(top)
+	scale := math.Ldexp(1, min(-exp, 1021))
+	return math.Sqrt(squares(data, scale)) / scale
+}
+
+// squares is the sum of the squares of data·scale.
+func squares(data []float64, scale float64) float64 {
+	var s0, s1, s2, s3 float64
+	v := data
+	for ; len(v) >= 4; v = v[4:] {
+		a, b, c, d := v[0]*scale, v[1]*scale, v[2]*scale, v[3]*scale
+		s0 += a * a
+		s1 += b * b
+		s2 += c * c
+		s3 += d * d
 	}
-	var s float64
-	for _, v := range data {
-		v *= scale
-		s += v * v
+	for _, a := range v {
+		a *= scale
+		s0 += a * a
 	}
-	return math.Sqrt(s) / scale
+	return s0 + s1 + (s2 + s3)
 }
 
 // Dot is the inner product.

@@ -153,6 +153,102 @@ func naiveMTTKRP(shape []int, data []float64, factors [][]float64, n, r int) []f
 	return out
 }
 
+// mttkrps are those of all modes with the same factors.
+func mttkrps(workers int, shape []int, data []float64, factors [][]float64, r int) [][]float64 {
+	var all [][]float64
+	NewTree[float64](workers, shape, r).Each(data, factors, func(_ int, m []float64) error {
+		all = append(all, slices.Clone(m))
+		return nil
+	})
+	return all
+}
+
+// mttkrp is that of one mode, whose factor may be nil.
+func mttkrp(workers int, shape []int, data []float64, factors [][]float64, n, r int) []float64 {
+	factors = slices.Clone(factors)
+	if factors[n] == nil {
+		factors[n] = make([]float64, shape[n]*r)
+	}
+	return mttkrps(workers, shape, data, factors, r)[n]
+}
+
+func TestTreeUsesTheFactorsOfTheMoment(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shape, data, rng := draw(t)
+		r := rapid.IntRange(1, 20).Draw(t, "r")
+		factors, single := make([][]float64, len(shape)), make([][]float32, len(shape))
+		for n, d := range shape {
+			factors[n], single[n] = normal(rng, d*r), make([]float32, d*r)
+		}
+		narrow := func(v []float64, to []float32) {
+			for i, x := range v {
+				to[i] = float32(x)
+				v[i] = float64(to[i])
+			}
+		}
+		data32 := make([]float32, len(data))
+		narrow(data, data32)
+		for n := range shape {
+			narrow(factors[n], single[n])
+		}
+		tree, half := NewTree[float64](2, shape, r), NewTree[float32](1, shape, r)
+		for range 2 {
+			want := slices.Clone(factors)
+			for n, d := range shape {
+				want[n] = normal(rng, d*r)
+				narrow(want[n], make([]float32, d*r))
+			}
+			calls := 0
+			if err := tree.Each(data, factors, func(n int, m []float64) error {
+				if n != calls {
+					t.Fatalf("call %d is of mode %d", calls, n)
+				}
+				calls++
+				mustMatch(t, "MTTKRP", m, naiveMTTKRP(shape, data, factors, n, r))
+				factors[n] = want[n]
+				clear(m) // it is ours
+				return nil
+			}); err != nil || calls != len(shape) {
+				t.Fatalf("%d calls, error %v", calls, err)
+			}
+			half.Each(data32, single, func(n int, m []float32) error {
+				wide := make([][]float64, len(shape))
+				for k, u := range single {
+					wide[k] = make([]float64, len(u))
+					for i, x := range u {
+						wide[k][i] = float64(x)
+					}
+				}
+				var size float64
+				exact := naiveMTTKRP(shape, data, wide, n, r)
+				for _, v := range exact {
+					size = max(size, math.Abs(v))
+				}
+				for i, v := range m {
+					if math.Abs(float64(v)-exact[i]) > 1e-4*max(size, 1) {
+						t.Fatalf("float32, mode %d: value %d is %g, want %g", n, i, v, exact[i])
+					}
+				}
+				narrow(slices.Clone(want[n]), single[n])
+				return nil
+			})
+		}
+	})
+}
+
+func TestTreeStopsAtAnError(t *testing.T) {
+	stop, calls := errors.New("stop"), 0
+	err := NewTree[float64](1, []int{2, 3, 4}, 1).Each(iota(24), [][]float64{{1, 1}, {1, 1, 1}, {1, 1, 1, 1}}, func(n int, _ []float64) error {
+		if calls++; n == 1 {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || calls != 2 {
+		t.Errorf("error %v after %d calls", err, calls)
+	}
+}
+
 func TestMTTKRPMatchesTheDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		shape, data, rng := draw(t)
@@ -161,8 +257,8 @@ func TestMTTKRPMatchesTheDefinition(t *testing.T) {
 		for n, d := range shape {
 			factors[n] = normal(rng, d*r)
 		}
-		for n := range shape {
-			mustMatch(t, "MTTKRP", MTTKRP(1, shape, data, factors, n, r), naiveMTTKRP(shape, data, factors, n, r))
+		for n, m := range mttkrps(1, shape, data, factors, r) {
+			mustMatch(t, "MTTKRP", m, naiveMTTKRP(shape, data, factors, n, r))
 		}
 	})
 }
@@ -186,13 +282,13 @@ func TestKruskalAndKhatriRaoMatchTheDefinition(t *testing.T) {
 				sum[at] += p
 			}
 		})
-		mustMatch(t, "Khatri-Rao product", KhatriRao(shape, factors, r), kr)
+		mustMatch(t, "Khatri-Rao product", KhatriRao(2, nil, shape, factors, r), kr)
 		mustMatch(t, "Kruskal tensor", Kruskal(1, shape, factors, r), sum)
 	})
 }
 
 func TestKhatriRaoOfNothingIsOnes(t *testing.T) {
-	if got := KhatriRao(nil, nil, 3); !slices.Equal(got, []float64{1, 1, 1}) {
+	if got := KhatriRao[float64](1, nil, nil, nil, 3); !slices.Equal(got, []float64{1, 1, 1}) {
 		t.Errorf("got %v, want one row of ones", got)
 	}
 }
@@ -202,7 +298,7 @@ func TestMTTKRPIsExactOnIntegers(t *testing.T) {
 	ones := func(n int) []float64 { return slices.Repeat([]float64{1}, n) }
 	check := func(shape []int, data []float64, factors [][]float64, n int, want []float64) {
 		t.Helper()
-		if got := MTTKRP(0, shape, data, factors, n, 2); !slices.Equal(got, want) {
+		if got := mttkrp(0, shape, data, factors, n, 2); !slices.Equal(got, want) {
 			t.Errorf("mode %d of %v: got %v, want %v", n, shape, got, want)
 		}
 	}
@@ -270,7 +366,7 @@ func TestResultsDoNotDependOnWorkers(t *testing.T) {
 	}
 	for n := range shape {
 		for _, workers := range []int{2, 3, 0} {
-			if !slices.Equal(MTTKRP(1, shape, data, factors, n, 12), MTTKRP(workers, shape, data, factors, n, 12)) {
+			if !slices.Equal(mttkrp(1, shape, data, factors, n, 12), mttkrp(workers, shape, data, factors, n, 12)) {
 				t.Errorf("MTTKRP of mode %d differs with %d workers", n, workers)
 			}
 			if !slices.Equal(Gram(1, shape, data, n), Gram(workers, shape, data, n)) {
@@ -495,10 +591,9 @@ func BenchmarkMTTKRP(b *testing.B) {
 	for n, d := range shape {
 		factors[n] = normal(rng, d*r)
 	}
+	t := NewTree[float64](1, shape, r)
 	for b.Loop() {
-		for n := range shape {
-			MTTKRP(1, shape, data, factors, n, r)
-		}
+		t.Each(data, factors, func(int, []float64) error { return nil })
 	}
 }
 
