@@ -67,6 +67,12 @@ type Settings struct {
 	// these are fitted by hierarchical alternating least squares, a column at a
 	// time (Cichocki and Phan 2009), and nothing is compressed first.
 	NonNegative []int
+	// Weights, where not nil, is of the tensor's shape, and the squared error of an
+	// entry counts that often; 0 is an entry that is not known, whose value, NaN
+	// even, does not matter. Each row of a factor then has a least-squares problem
+	// of its own; see ALSSparse. RelError is that of the weighted entries. It is
+	// for ALS alone.
+	Weights *tensor.Dense
 	// Plain makes every sweep the classical one, of the tensor itself in float64,
 	// and nothing else. Otherwise, where that is much smaller, the tensor's
 	// projection on the leading 1.5·R singular directions of each mode is fitted
@@ -127,6 +133,15 @@ const exact = 1e-14
 // status is Cancelled, beside the context's error, and nil only where no sweep has
 // ended.
 func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result, error) {
+	if set != nil && set.Weights != nil {
+		s, err := masked(x, set.Weights)
+		if err != nil {
+			return nil, err
+		}
+		without := *set
+		without.Weights = nil
+		return ALSSparse(ctx, s, rank, &without)
+	}
 	a, err := prepare(x, rank, set, 500)
 	if err != nil {
 		return nil, err
@@ -140,15 +155,32 @@ func ALS(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result
 // prepare checks what it is given, with sweeps for MaxSweeps where that is 0. The
 // norm of the result is 0 where the tensor is.
 func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err error) {
-	if set == nil {
-		set = &Settings{}
-	}
 	shape, data, err := tensorops.View(x)
 	if err != nil {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
-	s := *set
-	many := s.Starts == 0
+	s, many, err := set.complete(shape, rank, sweeps)
+	if err != nil {
+		return nil, err
+	}
+	a = &als{set: s, many: many, shape: shape, rank: rank, norm: tensorops.Norm(data), share: 1}
+	if math.IsInf(a.norm, 0) {
+		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
+	}
+	if a.norm == 0 {
+		return a, nil
+	}
+	a.x = newDense(s.Workers, shape, data, a.norm, rank)
+	return a, nil
+}
+
+// complete checks the settings for a tensor and a rank and fills in what is 0, with
+// sweeps for MaxSweeps; many tells that the number of starts is ours to choose.
+func (set *Settings) complete(shape []int, rank, sweeps int) (s Settings, many bool, err error) {
+	if set != nil {
+		s = *set
+	}
+	many = s.Starts == 0
 	if many {
 		s.Starts = 1
 	}
@@ -166,41 +198,33 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 	}
 	switch {
 	case len(shape) < 2:
-		return nil, fmt.Errorf("%w: a tensor of order %d; want at least 2", ErrSettings, len(shape))
+		return s, many, fmt.Errorf("%w: a tensor of order %d; want at least 2", ErrSettings, len(shape))
 	case rank < 1:
-		return nil, fmt.Errorf("%w: rank %d", ErrSettings, rank)
+		return s, many, fmt.Errorf("%w: rank %d", ErrSettings, rank)
 	case s.Starts < 0 || s.MaxSweeps < 0 || s.Patience < 0 || s.Tol < 0 || s.Ridge < 0 || math.IsNaN(s.Tol) || math.IsNaN(s.Ridge) || math.IsInf(s.Ridge, 1):
-		return nil, fmt.Errorf("%w: %d starts, %d sweeps, patience %d, tolerance %g, ridge %g; want none negative", ErrSettings, s.Starts, s.MaxSweeps, s.Patience, s.Tol, s.Ridge)
+		return s, many, fmt.Errorf("%w: %d starts, %d sweeps, patience %d, tolerance %g, ridge %g; want none negative", ErrSettings, s.Starts, s.MaxSweeps, s.Patience, s.Tol, s.Ridge)
 	case s.MaxTime < 0 || !(s.Target >= 0):
-		return nil, fmt.Errorf("%w: time limit %v, target %g; want none negative", ErrSettings, s.MaxTime, s.Target)
+		return s, many, fmt.Errorf("%w: time limit %v, target %g; want none negative", ErrSettings, s.MaxTime, s.Target)
 	case s.Init != InitHOSVD && s.Init != InitRandom:
-		return nil, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, s.Init, InitHOSVD, InitRandom)
+		return s, many, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, s.Init, InitHOSVD, InitRandom)
 	}
 	for _, n := range s.NonNegative {
 		if n < 0 || n >= len(shape) {
-			return nil, fmt.Errorf("%w: non-negative modes %v of a tensor of order %d", ErrSettings, s.NonNegative, len(shape))
+			return s, many, fmt.Errorf("%w: non-negative modes %v of a tensor of order %d", ErrSettings, s.NonNegative, len(shape))
 		}
 	}
 	if s.Start != nil {
 		if err := s.Start.Validate(); err != nil {
-			return nil, err
+			return s, many, err
 		}
 		if got := s.Start.Shape(); s.Start.Rank() != rank || !slices.Equal(got, shape) {
-			return nil, fmt.Errorf("%w: a start of shape %v and rank %d for a tensor of %v at rank %d", ErrSettings, got, s.Start.Rank(), shape, rank)
+			return s, many, fmt.Errorf("%w: a start of shape %v and rank %d for a tensor of %v at rank %d", ErrSettings, got, s.Start.Rank(), shape, rank)
 		}
 		for n, u := range s.Start.Factors {
 			if norm := mat.Norm(u, math.Inf(1)); math.IsNaN(norm) || math.IsInf(norm, 0) {
-				return nil, fmt.Errorf("%w: factor %d of the start is not finite", ErrSettings, n)
+				return s, many, fmt.Errorf("%w: factor %d of the start is not finite", ErrSettings, n)
 			}
 		}
 	}
-	a = &als{set: s, many: many, shape: shape, rank: rank, norm: tensorops.Norm(data), share: 1}
-	if math.IsInf(a.norm, 0) {
-		return nil, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
-	}
-	if a.norm == 0 {
-		return a, nil
-	}
-	a.x = newDense(s.Workers, shape, data, a.norm, rank)
-	return a, nil
+	return s, many, nil
 }

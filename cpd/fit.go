@@ -23,7 +23,7 @@ type source interface {
 	each(u [][]float64, f func(n int, m []float64) error) error
 	// distance is ‖X − X̂‖, from the residual where that can be had.
 	distance(u [][]float64) float64
-	// gram is X_(n)·X_(n)ᵀ.
+	// gram is X_(n)·X_(n)ᵀ, or nil where that would be too large.
 	gram(n int) []float64
 }
 
@@ -173,9 +173,13 @@ func (a *als) start(number int) error {
 			if number > 0 || a.set.Init == InitRandom {
 				break
 			}
+			g := a.x.gram(n)
+			if g == nil {
+				break
+			}
 			w := make([]float64, d)
 			// Directions that the tensor does not have stay random.
-			z, k, err := linalg.EigenTop(a.set.Workers, d, a.x.gram(n), d, w, func(w []float64) int {
+			z, k, err := linalg.EigenTop(a.set.Workers, d, g, d, w, func(w []float64) int {
 				k := 0
 				for k < min(d, a.rank) && w[k] > 1e-14*w[0] {
 					k++
@@ -249,18 +253,33 @@ func (a *als) sweep(beta float64, v [][]float64) (e float64, err error) {
 	case v != nil:
 		copy(v[last], a.u[last])
 	}
-	err = a.x.each(a.u, func(n int, m []float64) error {
-		if err := a.update(n, m); err != nil {
-			return err
-		}
+	// next goes on from mode n, whose problem has been solved.
+	next := func(n int) {
 		switch {
 		case n == last:
-			e = a.relError(m)
 		case beta > 0:
 			a.extrapolate(n, beta, v[n])
 		case v != nil:
 			copy(v[n], a.u[n])
 		}
+	}
+	if x, ok := a.x.(*known); ok {
+		for n := range a.shape {
+			if err := x.update(a, n); err != nil {
+				return 0, err
+			}
+			next(n)
+		}
+		return a.distance(), nil
+	}
+	err = a.x.each(a.u, func(n int, m []float64) error {
+		if err := a.update(n, m); err != nil {
+			return err
+		}
+		if n == last {
+			e = a.relError(m)
+		}
+		next(n)
 		return nil
 	})
 	return e, err

@@ -21,9 +21,9 @@ import (
 // for ALS's thousands.
 //
 // The settings mean what they mean for ALS, with iterations for sweeps: MaxSweeps
-// 0 means 200; Ridge and NonNegative must not be set. A start from Init or at random first makes 10
-// sweeps of ALS; one from Start is taken as it is, weights included. The error
-// never rises.
+// 0 means 200; Ridge, NonNegative and Weights must not be set. A start from Init or
+// at random first makes 10 sweeps of ALS; one from Start is taken as it is, weights
+// included. The error never rises.
 //
 // The Gauss-Newton products are those of Phan, Tichavský and Cichocki, "Low
 // complexity damped Gauss-Newton algorithms for CANDECOMP/PARAFAC", SIAM J. Matrix
@@ -31,8 +31,8 @@ import (
 // Sorber, Van Barel and De Lathauwer, SIAM J. Optim. 23 (2013), section 4; the
 // damping that of Nielsen (1999).
 func LM(ctx context.Context, x *tensor.Dense, rank int, set *Settings) (*Result, error) {
-	if set != nil && (set.Ridge != 0 || len(set.NonNegative) > 0) {
-		return nil, fmt.Errorf("%w: ridge %g, non-negative modes %v; LM has neither", ErrSettings, set.Ridge, set.NonNegative)
+	if set != nil && (set.Ridge != 0 || len(set.NonNegative) > 0 || set.Weights != nil) {
+		return nil, fmt.Errorf("%w: ridge %g, non-negative modes %v, weights %v; LM has none of these", ErrSettings, set.Ridge, set.NonNegative, set.Weights != nil)
 	}
 	a, err := prepare(x, rank, set, 200)
 	if err != nil {

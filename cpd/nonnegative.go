@@ -8,15 +8,19 @@ func (a *als) nonNegative(n int) bool { return slices.Contains(a.set.NonNegative
 // MTTKRP, which a pass does not change, costs much more.
 const passes = 5
 
-// hierarchical improves factor n, whose scale is in the weights, a column at a
-// time: for the others fixed the best non-negative column r is
-// max(0, u_r + (m_r − U·Γ_r)/Γ_rr).
+// hierarchical improves factor n, whose scale is in the weights.
 func (a *als) hierarchical(n int, g, m []float64) {
-	r := a.rank
 	u := a.u[n]
 	for i := range u {
-		u[i] *= a.w[i%r]
+		u[i] *= a.w[i%a.rank]
 	}
+	descend(u, g, m, a.rank)
+}
+
+// descend improves the rows of u, of r elements, for the normal equations u·Γ = m, a
+// column at a time: for the others fixed the best non-negative column c is
+// max(0, u_c + (m_c − U·Γ_c)/Γ_cc).
+func descend(u, g, m []float64, r int) {
 	for range passes {
 		var change, size float64
 		for c := range r {

@@ -24,6 +24,18 @@ var ErrTensor = errors.New("unsuitable tensor")
 // otherwise they are a copy. Masked tensors, other element types, dimensions
 // of 0, scalars and values that are NaN or infinite are errors.
 func View(t *tensor.Dense) (shape []int, data []float64, err error) {
+	shape, data, err = ViewAny(t)
+	if err != nil {
+		return nil, nil, err
+	}
+	if i := notFinite(data); i >= 0 {
+		return nil, nil, fmt.Errorf("%w: value %d is %g", ErrTensor, i, data[i])
+	}
+	return shape, data, nil
+}
+
+// ViewAny is View for values of which some may be NaN or infinite.
+func ViewAny(t *tensor.Dense) (shape []int, data []float64, err error) {
 	if t == nil {
 		return nil, nil, fmt.Errorf("%w: nil", ErrTensor)
 	}
@@ -58,9 +70,6 @@ func View(t *tensor.Dense) (shape []int, data []float64, err error) {
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if i := notFinite(data); i >= 0 {
-		return nil, nil, fmt.Errorf("%w: value %d is %g", ErrTensor, i, data[i])
 	}
 	return shape, data, nil
 }
