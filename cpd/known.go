@@ -177,7 +177,7 @@ func (a *als) solveRow(n, i int, gamma, b []float64) error {
 		}
 	}
 	if a.nonNegative(n) {
-		descend(u, gamma, b, r)
+		linalg.NonNegative(u, gamma, b, r)
 		return nil
 	}
 	if a.set.Ridge == 0 {

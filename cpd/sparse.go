@@ -57,14 +57,14 @@ func (s *Sparse) Validate() error {
 			return fmt.Errorf("%w: entry %d has index %d in mode %d of size %d", ErrSettings, i/order, at, n, s.Shape[n])
 		}
 	}
-	for e, v := range s.Values {
-		if v-v != 0 {
-			return fmt.Errorf("%w: entry %d at %v is %g", ErrSettings, e, s.at(e), v)
-		}
-	}
 	for e, w := range s.Weights {
 		if !(w >= 0) || math.IsInf(w, 1) {
 			return fmt.Errorf("%w: entry %d at %v has weight %g", ErrSettings, e, s.at(e), w)
+		}
+	}
+	for e, v := range s.Values {
+		if v-v != 0 {
+			return fmt.Errorf("%w: entry %d at %v is %g", ErrSettings, e, s.at(e), v)
 		}
 	}
 	return nil

@@ -13,94 +13,14 @@ import (
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/vbmf"
 )
 
 // ErrSettings is wrapped by errors about modes, ranks or bounds that make no
 // sense for the tensor.
 var ErrSettings = errors.New("tucker: bad settings")
 
-// Tucker is a core and factors.
-type Tucker struct {
-	// Core has R_n in place of I_n where mode n has a factor.
-	Core *tensor.Dense
-	// Factors has one entry a mode: I_n×R_n with orthonormal columns, or nil
-	// where the mode is left alone.
-	Factors []*mat.Dense
-}
-
-// Ranks are the dimensions of the core.
-func (t *Tucker) Ranks() []int { return append([]int(nil), t.Core.Shape()...) }
-
-// Params is the number of values of the core and the factors.
-func (t *Tucker) Params() int {
-	n := tensorops.Product(t.Core.Shape())
-	for _, u := range t.Factors {
-		if u != nil {
-			r, c := u.Dims()
-			n += r * c
-		}
-	}
-	return n
-}
-
-// Norm is the Frobenius norm of the tensor that t stands for, which is that of
-// its core because the factors are orthonormal.
-func (t *Tucker) Norm() float64 {
-	_, core, err := tensorops.View(t.Core)
-	if err != nil {
-		return math.NaN()
-	}
-	return tensorops.Norm(core)
-}
-
-// Sensitivity is the expected squared error of the tensor for each unit of
-// variance of independent noise on all entries of the core and the factors:
-// the number of entries of the core, and I_n·‖G‖² for each factor.
-func (t *Tucker) Sensitivity() float64 {
-	norm := t.Norm()
-	s := float64(tensorops.Product(t.Core.Shape()))
-	for _, u := range t.Factors {
-		if u != nil {
-			rows, _ := u.Dims()
-			s += float64(rows) * norm * norm
-		}
-	}
-	return s
-}
-
-// Reconstruct multiplies the core with the factors. The error wraps
-// ErrSettings where their sizes do not fit.
-func (t *Tucker) Reconstruct() (*tensor.Dense, error) {
-	shape, data, err := tensorops.View(t.Core)
-	if err != nil {
-		return nil, err
-	}
-	if len(t.Factors) != len(shape) {
-		return nil, fmt.Errorf("%w: %d factors for a core of order %d", ErrSettings, len(t.Factors), len(shape))
-	}
-	for n, u := range t.Factors {
-		if u == nil {
-			continue
-		}
-		rows, cols := u.Dims()
-		if cols != shape[n] {
-			return nil, fmt.Errorf("%w: factor %d has %d columns, the core %d in that mode", ErrSettings, n, cols, shape[n])
-		}
-		shape, data = tensorops.MulMode(0, shape, data, n, false, dense(u), rows)
-	}
-	return tensorops.Wrap(shape, slices.Clone(data)), nil
-}
-
-// dense is the values of m in row-major order without gaps.
-func dense(m *mat.Dense) []float64 {
-	raw := m.RawMatrix()
-	if raw.Stride == raw.Cols {
-		return raw.Data[:raw.Rows*raw.Cols]
-	}
-	return mat.DenseCopyOf(m).RawMatrix().Data
-}
-
-// Settings are the choices; one of Ranks and RelError is needed.
+// Settings are the choices; one of Ranks, RelError, Energy and VBMF is needed.
 type Settings struct {
 	// Modes are the modes to compress, all where empty.
 	Modes []int
@@ -111,6 +31,12 @@ type Settings struct {
 	// parameters whose truncated HOSVD keeps the bound are chosen, and HOOI
 	// lowers them further where it can.
 	RelError float64
+	// Energy is the share of ‖X‖² that is to be kept, in place of RelError, which
+	// is then √(1 − Energy).
+	Energy float64
+	// VBMF takes the ranks that variational Bayes finds in the unfoldings of the
+	// modes; see package vbmf. A mode in which it finds only noise is an error.
+	VBMF bool
 	// MaxSweeps bounds HOOI; 0 means 50.
 	MaxSweeps int
 	// Tol stops HOOI when a sweep lowers the relative error by less than
@@ -131,6 +57,7 @@ const (
 	Direct     Status = "direct" // nothing was iterated
 	Converged  Status = "converged"
 	SweepLimit Status = "sweep limit"
+	Cancelled  Status = "cancelled"
 )
 
 // Result is a decomposition and how it came about.
@@ -192,14 +119,28 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 	if set.MaxSweeps < 0 || set.Tol < 0 || math.IsNaN(set.Tol) {
 		return nil, fmt.Errorf("%w: at most %d sweeps, tolerance %g", ErrSettings, set.MaxSweeps, set.Tol)
 	}
+	given := 0
+	for _, is := range []bool{len(set.Ranks) > 0, set.RelError != 0, set.Energy != 0, set.VBMF} {
+		if is {
+			given++
+		}
+	}
 	switch {
+	case given != 1:
+		return nil, fmt.Errorf("%w: ranks %v, a bound of %g on the relative error, an energy of %g, VBMF %v; want one of them", ErrSettings, set.Ranks, set.RelError, set.Energy, set.VBMF)
+	case set.VBMF:
+		return p, p.vbmf()
+	case set.Energy != 0:
+		if !(set.Energy > 0 && set.Energy < 1) {
+			return nil, fmt.Errorf("%w: an energy of %g; want one above 0 and below 1", ErrSettings, set.Energy)
+		}
+		p.set.RelError = math.Sqrt(1 - set.Energy)
+		return p, nil
 	case len(set.Ranks) == 0:
 		if !(set.RelError > 0 && set.RelError < 1) {
-			return nil, fmt.Errorf("%w: no ranks, and a bound of %g on the relative error; want one above 0 and below 1", ErrSettings, set.RelError)
+			return nil, fmt.Errorf("%w: a bound of %g on the relative error; want one above 0 and below 1", ErrSettings, set.RelError)
 		}
 		return p, nil
-	case set.RelError != 0:
-		return nil, fmt.Errorf("%w: both ranks %v and a bound of %g on the relative error", ErrSettings, set.Ranks, set.RelError)
 	case len(set.Ranks) != 1 && len(set.Ranks) != len(p.modes):
 		return nil, fmt.Errorf("%w: ranks %v for modes %v", ErrSettings, set.Ranks, p.modes)
 	}
@@ -221,6 +162,23 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 	}
 	p.feasible()
 	return p, nil
+}
+
+// vbmf sets the ranks that variational Bayes finds.
+func (p *plan) vbmf() error {
+	x := tensorops.Wrap(p.shape, p.data)
+	for _, n := range p.modes {
+		v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.set.Workers})
+		if err != nil {
+			return fmt.Errorf("tucker: mode %d: %w", n, err)
+		}
+		if v.Rank == 0 && p.norm > 0 {
+			return fmt.Errorf("%w: VBMF finds only noise in mode %d", ErrSettings, n)
+		}
+		p.ranks = append(p.ranks, max(v.Rank, 1))
+	}
+	p.feasible()
+	return nil
 }
 
 func scaled(v []float64, s float64) []float64 {
@@ -471,6 +429,14 @@ func (p *plan) relError() float64 {
 	if e2 := 1 - core*core; e2 > 1e-4 {
 		return math.Sqrt(e2)
 	}
+	return p.residual()
+}
+
+// residual is ‖X − X̂‖/‖X‖ from the difference itself.
+func (p *plan) residual() float64 {
+	if p.norm == 0 {
+		return 0
+	}
 	dims, data := p.dims, p.core
 	for n, u := range p.factors {
 		if u != nil {
@@ -520,7 +486,9 @@ func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error)
 // iteration). With Settings.Ranks the error never rises. With Settings.RelError
 // such a step instead lowers its rank as far as the bound allows (for dimensions
 // above 128, in the first sweep only), and the error may rise up to the bound.
-// The context ends it between sweeps with the context's error.
+//
+// The context ends it between sweeps; the result is then the best so far, beside the
+// context's error, and nil only where the HOSVD had not begun.
 func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
 	p, err := newPlan(x, set)
 	if err != nil {
@@ -547,8 +515,9 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 	}
 	sweeps := 0
 	for sweeps < limit {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			status = Cancelled
+			break
 		}
 		before, old := p.params(), *p
 		old.ranks, old.factors = slices.Clone(p.ranks), slices.Clone(p.factors)
@@ -594,6 +563,9 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 	}
 	r := p.result()
 	r.Errors, r.Sweeps, r.Status = errs, sweeps, status
+	if status == Cancelled {
+		return r, context.Cause(ctx)
+	}
 	return r, nil
 }
 

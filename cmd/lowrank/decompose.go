@@ -3,21 +3,21 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
-	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/tucker"
-	"github.com/lowrank-go/lowrank/vbmf"
 )
 
 type decomposeReport struct {
@@ -33,6 +33,7 @@ type decomposeReport struct {
 	Sensitivity float64   `json:"sensitivity"`
 	Errors      []float64 `json:"errors"`
 	Output      string    `json:"output,omitempty"`
+	Plot        string    `json:"plot,omitempty"`
 }
 
 type decomposeFlags struct {
@@ -44,8 +45,12 @@ type decomposeFlags struct {
 	init    string
 	starts  int
 	nonneg  string
+	weights string
 	sweeps  int
 	stop    float64
+	target  float64
+	limit   time.Duration
+	plot    string
 	tensor  string
 	seed    uint64
 	threads int
@@ -68,13 +73,22 @@ squares, or lm, Levenberg-Marquardt, which needs far fewer iterations where
 components are nearly collinear or the accuracy is to be high.
 
 --rank is one number for cp; for tucker a comma list with a number for each
-mode, or one number for all (cut to the sizes), or vbmf. --tol bounds the
-relative error instead: tucker then takes the least ranks that keep it, cp the
-smallest rank found by doubling and bisection.
+mode, or one number for all (cut to the sizes), or vbmf, or energy=E, the share
+of the squared norm that is kept. --tol bounds the relative error instead:
+tucker then takes the least ranks that keep it, cp the smallest rank found by
+doubling and bisection.
+
+--nonnegative all keeps every entry from falling below zero, for data that are
+amounts; cp also takes a list of modes. --weights names a tensor of the same
+shape, by which the squared error of each entry counts in cp; 0 means that the
+entry is not known, and it may then be NaN.
+
+An interrupt, --time or --target ends the fit early, and the best so far is
+written.
 
 OUT.npz holds, for cp, "weights" and "factor0", "factor1", … (rows by
 components, columns of unit norm); for tucker "core" and the factors, none for
-a mode that --modes leaves out.`,
+a mode that --modes leaves out. --plot draws the error after each sweep.`,
 		Example: `  lowrank decompose kernel.npy --method tucker --rank 8,8,3,3 -o factors.npz
   lowrank decompose data.npy --method cp --rank 3 --nonnegative all --json
   lowrank decompose resnet20.th --tensor module.layer3.0.conv1.weight --method tucker --modes 0,1 --tol 0.1 --json`,
@@ -83,13 +97,17 @@ a mode that --modes leaves out.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "cp", "cp or tucker")
-	fl.StringVar(&f.rank, "rank", "", "R, a comma list, or vbmf (tucker)")
+	fl.StringVar(&f.rank, "rank", "", "R, or for tucker a comma list, vbmf or energy=E")
 	fl.Float64Var(&f.tol, "tol", 0, "bound on the relative error, in place of --rank")
 	fl.StringVar(&f.modes, "modes", "", "modes that tucker compresses, a comma list; all when empty")
 	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
 	fl.StringVar(&f.init, "init", "hosvd", "start of cp: hosvd or random")
 	fl.IntVar(&f.starts, "starts", 0, "starts of cp, 0 for a default; the best result is kept, all but the first are random")
-	fl.StringVar(&f.nonneg, "nonnegative", "", "modes whose factors cp keeps non-negative, a comma list or all")
+	fl.StringVar(&f.nonneg, "nonnegative", "", "modes whose factors are kept non-negative, all or, for cp, a comma list")
+	fl.StringVar(&f.weights, "weights", "", "file of the entries' weights for cp (.npy); 0 is an unknown entry")
+	fl.Float64Var(&f.target, "target", 0, "stop cp at this relative error")
+	fl.DurationVar(&f.limit, "time", 0, "stop cp after this time, such as 30s")
+	fl.StringVar(&f.plot, "plot", "", "file for a plot of the error after each sweep ("+strings.Join(chart.Formats, ", ")+")")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
 	fl.Float64Var(&f.stop, "stop", 0, "stop when a sweep lowers the relative error by less, 0 for a default")
 	fl.StringVar(&f.tensor, "tensor", "", "name of the tensor in a file of several")
@@ -120,14 +138,28 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if f.method != "cp" && f.solver != "als" {
 		return usagef("--solver belongs to cp")
 	}
-	if f.nonneg != "" && (f.method != "cp" || f.solver != "als") {
-		return usagef("--nonnegative belongs to cp with als")
+	if f.nonneg != "" && f.solver != "als" {
+		return usagef("--nonnegative belongs to tucker and to cp with als")
+	}
+	if f.nonneg != "" && f.method == "tucker" && f.nonneg != "all" {
+		return usagef("--nonnegative %s; tucker takes all", f.nonneg)
+	}
+	if f.weights != "" && (f.method != "cp" || f.solver != "als") {
+		return usagef("--weights belongs to cp with als")
+	}
+	if f.method != "cp" && (f.target != 0 || f.limit != 0) {
+		return usagef("--target and --time belong to cp")
+	}
+	if f.plot != "" && !slices.Contains(chart.Formats, strings.ToLower(filepath.Ext(f.plot))) {
+		return usagef("--plot %s; want a name that ends in %s", f.plot, strings.Join(chart.Formats, ", "))
 	}
 	if f.method == "cp" && f.modes != "" {
 		return usagef("--modes belongs to tucker")
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
-		return err
+	for _, out := range []string{f.out, f.plot} {
+		if err := checkOutput(out, f.force); err != nil {
+			return err
+		}
 	}
 	x, err := f.read(path)
 	if err != nil {
@@ -143,21 +175,54 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	} else {
 		err = f.tucker(cmd.Context(), x, line.Update, &r, out)
 	}
-	if err != nil {
+	line.Done()
+	if err != nil && out.Len() == 0 {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	line.Done()
 	r.Seconds = time.Since(start).Seconds()
+	if err := f.write(&r, out); err != nil {
+		return err
+	}
+	if f.json {
+		if err := printJSON(cmd.OutOrStdout(), r); err != nil {
+			return err
+		}
+	} else {
+		r.print(cmd)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errBestSoFar, err)
+	}
+	return nil
+}
+
+// write writes the factors and the plot.
+func (f *decomposeFlags) write(r *decomposeReport, out *model.StateDict) error {
 	if f.out != "" {
 		if err := model.WriteNPZ(f.out, out); err != nil {
 			return err
 		}
 		r.Output = f.out
 	}
-	if f.json {
-		return printJSON(cmd.OutOrStdout(), r)
+	if f.plot == "" {
+		return nil
 	}
-	r.print(cmd)
+	c := &chart.Chart{
+		Title: fmt.Sprintf("%s of %v, rank %v", r.Method, r.Shape, r.Rank), XLabel: "sweep", YLabel: "relative error",
+		LogY: true, Lines: []chart.Line{{Y: r.Errors}},
+	}
+	for i := range r.Errors {
+		// Those of tucker begin with the start's.
+		c.Lines[0].X = append(c.Lines[0].X, float64(i+1-len(r.Errors)+r.Sweeps))
+	}
+	b, err := c.Draw(f.plot)
+	if err != nil {
+		return err
+	}
+	if err := model.WriteAtomic(f.plot, func(w io.Writer) error { _, err := w.Write(b); return err }); err != nil {
+		return err
+	}
+	r.Plot = f.plot
 	return nil
 }
 
@@ -174,18 +239,19 @@ func (f *decomposeFlags) read(path string) (*tensor.Dense, error) {
 		}
 		name = sd.Names()[0]
 	}
+	return dense(sd, path, name)
+}
+
+func dense(sd *model.StateDict, path, name string) (*tensor.Dense, error) {
 	t, ok := sd.Get(name)
 	if !ok {
 		return nil, fmt.Errorf("%s: no tensor is called %q", path, name)
 	}
-	v, err := t.Float64s()
+	x, err := t.Dense()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", path, name, err)
 	}
-	if len(t.Shape) == 0 || t.Len() == 0 {
-		return nil, fmt.Errorf("%s: %s has shape %v; want at least one dimension and one value", path, name, t.Shape)
-	}
-	return tensorops.Wrap(slices.Clone(t.Shape), v), nil
+	return x, nil
 }
 
 // numbers reads a comma list of whole numbers from low on.
@@ -217,19 +283,16 @@ func (r *decomposeReport) print(cmd *cobra.Command) {
 		{"sensitivity", fmt.Sprintf("%.6g", r.Sensitivity)},
 		{"seconds", fmt.Sprintf("%.2f", r.Seconds)},
 	}
-	if r.Output != "" {
-		rows = append(rows, []string{"wrote", r.Output})
+	for _, out := range []string{r.Output, r.Plot} {
+		if out != "" {
+			rows = append(rows, []string{"wrote", out})
+		}
 	}
 	table(cmd.OutOrStdout(), rows)
 }
 
-func put(out *model.StateDict, name string, m *mat.Dense) {
-	rows, cols := m.Dims()
-	out.Set(name, &model.Tensor{Shape: []int{rows, cols}, Data: mat.DenseCopyOf(m).RawMatrix().Data})
-}
-
 func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
-	set := cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads}
+	set := cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads, Target: f.target, MaxTime: f.limit}
 	fit, limit := cpd.ALS, 500
 	if f.solver == "lm" {
 		fit, limit = cpd.LM, 200
@@ -252,30 +315,40 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 			return err
 		}
 	}
+	if f.weights != "" {
+		sd, err := model.ReadFile(f.weights)
+		if err != nil {
+			return err
+		}
+		if sd.Len() != 1 {
+			return usagef("--weights %s holds %d tensors; want one", f.weights, sd.Len())
+		}
+		if set.Weights, err = dense(sd, f.weights, sd.Names()[0]); err != nil {
+			return err
+		}
+	}
 	var best *cpd.Result
 	var err error
 	if f.rank != "" {
-		ranks, err := numbers("--rank", f.rank, 1)
-		if err != nil {
+		var ranks []int
+		if ranks, err = numbers("--rank", f.rank, 1); err != nil {
 			return err
 		}
 		if len(ranks) != 1 {
 			return usagef("--rank %s; cp takes one number", f.rank)
 		}
-		if best, err = fit(ctx, x, ranks[0], &set); err != nil {
-			return err
-		}
-	} else if best, err = searchRank(ctx, x, f.tol, fit, &set); err != nil {
+		best, err = fit(ctx, x, ranks[0], &set)
+	} else {
+		best, err = searchRank(ctx, x, f.tol, fit, &set)
+	}
+	if best == nil {
 		return err
 	}
 	r.Rank, r.Params = []int{best.Rank()}, best.Params()
 	r.RelError, r.Sweeps, r.Status, r.Errors = best.RelError, best.Sweeps, string(best.Status), best.Errors
 	r.Intensity, r.Sensitivity = best.Intensity(), best.LeastSensitivity()
-	out.Set("weights", &model.Tensor{Shape: []int{len(best.Weights)}, Data: best.Weights})
-	for n, u := range best.Factors {
-		put(out, fmt.Sprintf("factor%d", n), u)
-	}
-	return nil
+	out.SetKruskal(&best.Kruskal)
+	return err
 }
 
 // searchRank finds the smallest rank whose error is at most tol, by doubling
@@ -289,6 +362,9 @@ func searchRank(ctx context.Context, x *tensor.Dense, tol float64, fit func(cont
 		longest = max(longest, d)
 	}
 	most /= longest
+	enough := *set
+	enough.Target = max(set.Target, tol)
+	set = &enough
 	var best *cpd.Result
 	lo, hi := 0, 1
 	for {
@@ -333,34 +409,28 @@ func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update fun
 			return err
 		}
 	}
-	switch f.rank {
-	case "":
-	case "vbmf":
-		modes := set.Modes
-		if len(modes) == 0 {
-			for n := range x.Shape() {
-				modes = append(modes, n)
-			}
+	energy, isEnergy := strings.CutPrefix(f.rank, "energy=")
+	switch {
+	case f.rank == "":
+	case isEnergy:
+		var err error
+		if set.Energy, err = strconv.ParseFloat(energy, 64); err != nil || !(set.Energy > 0 && set.Energy < 1) {
+			return usagef("--rank %s; want a share above 0 and below 1", f.rank)
 		}
-		for _, n := range modes {
-			v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: f.threads})
-			if err != nil {
-				return err
-			}
-			if v.Rank == 0 {
-				return fmt.Errorf("VBMF finds only noise in mode %d; choose a rank", n)
-			}
-			set.Ranks = append(set.Ranks, v.Rank)
-		}
-		set.Modes = modes
+	case f.rank == "vbmf":
+		set.VBMF = true
 	default:
 		var err error
 		if set.Ranks, err = numbers("--rank", f.rank, 1); err != nil {
 			return err
 		}
 	}
-	t, err := tucker.HOOI(ctx, x, &set)
-	if err != nil {
+	fit := tucker.HOOI
+	if f.nonneg != "" {
+		fit = tucker.NonNegative
+	}
+	t, err := fit(ctx, x, &set)
+	if t == nil {
 		return err
 	}
 	r.Rank, r.Params = t.Ranks(), t.Params()
@@ -369,15 +439,8 @@ func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update fun
 	norm := t.Norm()
 	r.Intensity = norm * norm
 	r.Sensitivity = t.Sensitivity()
-	shape, core, err := tensorops.View(t.Core)
-	if err != nil {
+	if err := out.SetTucker(&t.Tucker); err != nil {
 		return err
 	}
-	out.Set("core", &model.Tensor{Shape: shape, Data: core})
-	for n, u := range t.Factors {
-		if u != nil {
-			put(out, fmt.Sprintf("factor%d", n), u)
-		}
-	}
-	return nil
+	return err
 }

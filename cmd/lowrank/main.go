@@ -35,7 +35,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		fmt.Fprintln(stderr, "lowrank: interrupted; no output was written")
+		if errors.Is(err, errBestSoFar) {
+			fmt.Fprintln(stderr, "lowrank: interrupted; the result is the best so far")
+		} else {
+			fmt.Fprintln(stderr, "lowrank: interrupted; no output was written")
+		}
 		return 130
 	case errors.As(err, &usage) || errors.Is(err, compress.ErrOption):
 		fmt.Fprintf(stderr, "lowrank: %v\n", err)
@@ -74,6 +78,9 @@ them. Everything runs on the CPU, from one binary.`,
 	root.AddCommand(newInspect(), newCompress(), newEval(), newDecompose())
 	return root
 }
+
+// errBestSoFar is wrapped by errors that did not keep a command from its result.
+var errBestSoFar = errors.New("the result is the best so far")
 
 // usageError is a mistake in how the command was called.
 type usageError struct{ error }

@@ -140,6 +140,15 @@ func makeFiles(dir string) error {
 	if err := model.WriteNPY(filepath.Join(dir, "nan.npy"), &model.Tensor{Shape: []int{6, 5, 4}, Data: x}); err != nil {
 		return err
 	}
+	known := make([]float64, len(x))
+	for i := range known {
+		if known[i] = 1; i == 7 {
+			known[i] = 0
+		}
+	}
+	if err := model.WriteNPY(filepath.Join(dir, "known.npy"), &model.Tensor{Shape: []int{6, 5, 4}, Data: known}); err != nil {
+		return err
+	}
 	loose := model.NewStateDict()
 	w := make([]float32, 12*8*9)
 	for i := range w {

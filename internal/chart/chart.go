@@ -1,0 +1,118 @@
+// Package chart draws lines, over steps or sizes, as PNG, SVG or PDF.
+package chart
+
+import (
+	"bytes"
+	"fmt"
+	"image/color"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+)
+
+// Line is a series of points with a name.
+type Line struct {
+	Name string
+	X, Y []float64
+	// Points marks them, where they are measurements rather than steps.
+	Points bool
+}
+
+// Chart is what to draw.
+type Chart struct {
+	Title, XLabel, YLabel string
+	// LogX and LogY are for axes with a logarithmic scale, on which values that are
+	// not above 0 are left out.
+	LogX, LogY bool
+	Lines      []Line
+}
+
+// Formats are the endings that Draw knows.
+var Formats = []string{".png", ".svg", ".pdf"}
+
+// palette has no two colours that a colour-blind reader confuses (Okabe and Ito
+// 2008).
+var palette = []color.RGBA{
+	{0, 114, 178, 255}, {213, 94, 0, 255}, {0, 158, 115, 255}, {204, 121, 167, 255},
+	{230, 159, 0, 255}, {86, 180, 233, 255}, {0, 0, 0, 255},
+}
+
+// Draw returns the file's content in the format that path ends in.
+func (c *Chart) Draw(path string) ([]byte, error) {
+	ext := strings.ToLower(filepath.Ext(path))
+	if !slices.Contains(Formats, ext) {
+		return nil, fmt.Errorf("%s: want a name that ends in %s", path, strings.Join(Formats, ", "))
+	}
+	p := plot.New()
+	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.Title, c.XLabel, c.YLabel
+	p.Title.Padding = vg.Points(6)
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	drawn := 0
+	for i, l := range c.Lines {
+		if len(l.X) != len(l.Y) {
+			return nil, fmt.Errorf("line %q has %d abscissas and %d ordinates", l.Name, len(l.X), len(l.Y))
+		}
+		var points plotter.XYs
+		for k, x := range l.X {
+			y := l.Y[k]
+			if x-x != 0 || y-y != 0 || c.LogX && x <= 0 || c.LogY && y <= 0 {
+				continue
+			}
+			points = append(points, plotter.XY{X: x, Y: y})
+		}
+		if len(points) == 0 {
+			continue
+		}
+		line, marks, err := plotter.NewLinePoints(points)
+		if err != nil {
+			return nil, fmt.Errorf("line %q: %w", l.Name, err)
+		}
+		colour := palette[i%len(palette)]
+		line.Color, marks.Color = colour, colour
+		line.Width = vg.Points(1.5)
+		p.Add(line)
+		if l.Points || len(points) == 1 {
+			p.Add(marks)
+		}
+		if l.Name != "" {
+			p.Legend.Add(l.Name, line)
+		}
+		drawn++
+	}
+	if drawn == 0 {
+		return nil, fmt.Errorf("%q: no point to draw", c.Title)
+	}
+	if c.LogX {
+		logarithmic(&p.X)
+	}
+	if c.LogY {
+		logarithmic(&p.Y)
+	}
+	w, err := p.WriterTo(6.4*vg.Inch, 4*vg.Inch, ext[1:])
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if _, err := w.WriteTo(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// logarithmic sets the scale of an axis, to whole decades where it has less than one
+// on either side.
+func logarithmic(a *plot.Axis) {
+	a.Min = math.Pow(10, math.Floor(math.Log10(a.Min)))
+	a.Max = math.Pow(10, math.Ceil(math.Log10(a.Max)))
+	if a.Min == a.Max {
+		a.Max *= 10
+	}
+	a.Scale = plot.LogScale{}
+	a.Tick.Marker = plot.LogTicks{Prec: -1}
+}

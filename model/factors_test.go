@@ -1,0 +1,147 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"gonum.org/v1/gonum/mat"
+
+	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/tucker"
+)
+
+// waves is a tensor without exact low rank.
+func waves(shape ...int) *Tensor {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	v := make([]float64, n)
+	for i := range v {
+		v[i] = float64(i*i%23) - 7.25
+	}
+	return &Tensor{Shape: shape, Data: v}
+}
+
+// throughFile writes and reads.
+func throughFile(t *testing.T, sd *StateDict) *StateDict {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "factors.npz")
+	if err := WriteNPZ(path, sd); err != nil {
+		t.Fatal(err)
+	}
+	back, err := ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
+func TestKruskalTensorsSurviveAFile(t *testing.T) {
+	x, err := waves(5, 4, 3).Dense()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := cpd.ALS(context.Background(), x, 2, &cpd.Settings{MaxSweeps: 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd := NewStateDict()
+	sd.SetKruskal(&r.Kruskal)
+	k, err := throughFile(t, sd).Kruskal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(k.Weights, r.Weights) || len(k.Factors) != 3 {
+		t.Fatalf("weights %v and %d factors, want %v and 3", k.Weights, len(k.Factors), r.Weights)
+	}
+	for n, u := range k.Factors {
+		if !mat.Equal(u, r.Factors[n]) {
+			t.Errorf("factor %d has changed", n)
+		}
+	}
+	// Without weights they are 1.
+	plain := NewStateDict()
+	plain.SetKruskal(&cpd.Kruskal{Factors: r.Factors})
+	if k, err := plain.Kruskal(); err != nil || !slices.Equal(k.Weights, []float64{1, 1}) {
+		t.Errorf("weights %v, %v", k.Weights, err)
+	}
+}
+
+func TestTuckerTensorsSurviveAFile(t *testing.T) {
+	x, err := waves(5, 4, 3).Dense()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := tucker.HOSVD(context.Background(), x, &tucker.Settings{Modes: []int{0, 2}, Ranks: []int{2, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd := NewStateDict()
+	if err := sd.SetTucker(&r.Tucker); err != nil {
+		t.Fatal(err)
+	}
+	d, err := throughFile(t, sd).Tucker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(d.Core.Data().([]float64), r.Core.Data().([]float64)) || !slices.Equal(d.Ranks(), []int{2, 4, 2}) || d.Factors[1] != nil {
+		t.Errorf("ranks %v, factor 1 %v", d.Ranks(), d.Factors[1])
+	}
+	for _, n := range []int{0, 2} {
+		if !mat.Equal(d.Factors[n], r.Factors[n]) {
+			t.Errorf("factor %d has changed", n)
+		}
+	}
+}
+
+func TestFactorsThatDoNotFitAreErrors(t *testing.T) {
+	bad := func(names map[string]*Tensor) *StateDict {
+		sd := NewStateDict()
+		for name, x := range names {
+			sd.Set(name, x)
+		}
+		return sd
+	}
+	for name, sd := range map[string]*StateDict{
+		"nothing":       NewStateDict(),
+		"a vector":      bad(map[string]*Tensor{"factor0": waves(3)}),
+		"booleans":      bad(map[string]*Tensor{"factor0": {Shape: []int{1, 1}, Data: []bool{true}}}),
+		"other columns": bad(map[string]*Tensor{"factor0": waves(3, 2), "factor1": waves(3, 1)}),
+		"weights":       bad(map[string]*Tensor{"factor0": waves(3, 2), "weights": waves(3)}),
+		"weight matrix": bad(map[string]*Tensor{"factor0": waves(3, 2), "weights": waves(2, 1)}),
+	} {
+		if _, err := sd.Kruskal(); !errors.Is(err, ErrFormat) {
+			t.Errorf("Kruskal of %s: error %v", name, err)
+		}
+	}
+	for name, sd := range map[string]*StateDict{
+		"nothing":       NewStateDict(),
+		"a scalar core": bad(map[string]*Tensor{"core": {Data: []float64{1}}}),
+		"a vector":      bad(map[string]*Tensor{"core": waves(2, 2), "factor0": waves(2)}),
+		"other ranks":   bad(map[string]*Tensor{"core": waves(2, 2), "factor0": waves(5, 3)}),
+	} {
+		if _, err := sd.Tucker(); !errors.Is(err, ErrFormat) {
+			t.Errorf("Tucker of %s: error %v", name, err)
+		}
+	}
+	if err := NewStateDict().SetTucker(&tucker.Tucker{}); err == nil {
+		t.Error("no error for an empty Tucker tensor")
+	}
+}
+
+// A tensor of any kind of number becomes one of float64.
+func TestDenseWidens(t *testing.T) {
+	x, err := (&Tensor{Shape: []int{2, 2}, Data: []int8{1, -2, 3, 4}}).Dense()
+	if err != nil || !slices.Equal(x.Data().([]float64), []float64{1, -2, 3, 4}) {
+		t.Errorf("%v, %v", x, err)
+	}
+	for _, bad := range []*Tensor{{Data: []float64{1}}, {Shape: []int{0}, Data: []float64{}}, {Shape: []int{1}, Data: []bool{true}}} {
+		if _, err := bad.Dense(); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%v: error %v", bad, err)
+		}
+	}
+}
