@@ -31,7 +31,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|cp [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|cp|tucker [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -59,6 +59,8 @@ func main() {
 		err = convs(o)
 	case "step":
 		err = steps(o)
+	case "tucker":
+		err = tuckers(o)
 	case "cp":
 		err = cps(o)
 	default:

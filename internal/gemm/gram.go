@@ -1,6 +1,8 @@
 package gemm
 
 import (
+	"math"
+
 	"github.com/lowrank-go/lowrank/internal/parallel"
 )
 
@@ -21,8 +23,7 @@ func Gram64(workers int, trans bool, n, k int, alpha float64, a []float64, lda i
 
 // gram computes C = alpha·A·Aᵀ + beta·C for an n×k operand A.
 func gram[T float](s *set[T], workers, n, k int, alpha T, a view[T], beta T, c []T, ldc int) {
-	height := bandHeight(n, s.kernel.mr)
-	if height >= n || k == 0 || alpha == 0 || depthSlices(n, n, k) > 1 {
+	if n < 8*s.kernel.mr || k == 0 || alpha == 0 || depthSlices(n, n, k) > 1 {
 		multiply(s, workers, n, n, k, alpha, a, a.t(), beta, c, ldc)
 		if n > 1 && beta != 0 {
 			s.kernel.mirror(0, n, c, ldc)
@@ -30,31 +31,67 @@ func gram[T float](s *set[T], workers, n, k int, alpha T, a view[T], beta T, c [
 		return
 	}
 	check("C", n, n, len(c), ldc)
-	j := s.job()
-	j.m, j.n, j.k, j.alpha, j.a, j.b, j.beta, j.c, j.ldc = n, n, k, alpha, a, a.t(), beta, c, ldc
-	j.rows = height
-	if partsFor(workers, float64(n)*float64(n)*float64(k)) == 1 {
-		workers = 1
+	parts := min(partsFor(workers, float64(n)*float64(n)*float64(k)), n/(8*s.kernel.mr))
+	if parts <= 1 {
+		s.triangle(0, n, k, alpha, a, beta, c, ldc)
+		return
 	}
-	parallel.For(workers, ceil(n, height), j.band)
+	j := s.job()
+	j.m, j.n, j.k, j.alpha, j.a, j.beta, j.c, j.ldc = n, n, k, alpha, a, beta, c, ldc
+	j.rows = parts
+	parallel.For(workers, parts, j.band)
 	s.release(j)
 }
 
-// bandHeight is the height of the bands of rows in which the lower triangle is
-// computed: low, to waste little over the diagonal, but high enough that packing
-// the other operand for each band pays.
-func bandHeight(n, mr int) int {
-	return ceil(min(max(n/8, 48), 240), mr) * mr
+// doBand computes a band of rows of the lower triangle. All are of about the same
+// area; the longest rows come first.
+func (j *job[T]) doBand(i int) {
+	mr := j.set.kernel.mr
+	cut := func(i int) int {
+		if i == j.rows {
+			return j.n
+		}
+		return int(float64(j.n)*math.Sqrt(float64(i)/float64(j.rows))) / mr * mr
+	}
+	i = j.rows - 1 - i
+	j.set.triangle(cut(i), cut(i+1), j.k, j.alpha, j.a, j.beta, j.c, j.ldc)
 }
 
-// doBand computes rows of the lower triangle up to the diagonal block's end and
-// copies them to the upper. The longest bands come first.
-func (j *job[T]) doBand(i int) {
-	i = ceil(j.n, j.rows) - 1 - i
-	r := i * j.rows
-	m := min(j.rows, j.n-r)
-	j.set.block(m, r+m, j.k, j.alpha, j.a.at(r, 0), j.b, j.beta, j.c[r*j.ldc:], j.ldc)
-	j.set.kernel.mirror(r, r+m, j.c, j.ldc)
+// triangle computes rows from to upto of C = alpha·A·Aᵀ + beta·C up to the diagonal
+// and copies them to the upper triangle. Of a row, elements behind the diagonal, but
+// before column upto, may be spoilt in between.
+func (s *set[T]) triangle(from, upto, k int, alpha T, a view[T], beta T, c []T, ldc int) {
+	kr := s.kernel
+	kc := depth(k, kr.kc)
+	mc, nc := min(upto-from, kr.mc), min(upto, kr.nc)
+	w := s.workspace()
+	w.a = grow(w.a, ceil(mc, kr.mr)*kr.mr*kc)
+	w.b = grow(w.b, ceil(nc, kr.nr)*kr.nr*kc)
+	for j := 0; j < upto; j += nc {
+		nj := min(nc, upto-j)
+		betaP := beta
+		for p := 0; p < k; p += kc {
+			kp := min(kc, k-p)
+			pack(kr, w.b, kr.nr, a.at(j, p), nj, kp)
+			for i := from; i < upto; i += mc {
+				mi := min(mc, upto-i)
+				if i+mi <= j {
+					continue
+				}
+				pack(kr, w.a, kr.mr, a.at(i, p), mi, kp)
+				for q := 0; q < nj; q += kr.nr {
+					b := w.b[q*kp:]
+					// Tiles above the diagonal are left out.
+					for r := max(0, (j+q-i)/kr.mr*kr.mr); r < mi; r += kr.mr {
+						kr.tile(min(kr.mr, mi-r), min(kr.nr, nj-q), kp, w.a[r*kp:], 1, kr.mr, b, kr.nr, c[(i+r)*ldc+j+q:], ldc, alpha, betaP)
+					}
+				}
+			}
+			betaP = 1
+		}
+	}
+	s.workspaces.Put(w)
+	kr.mirror(from, upto, c, ldc)
 }
 
 // mirror copies the part of the lower triangle in rows from to upto to the upper
