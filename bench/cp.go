@@ -22,7 +22,7 @@ import (
 // fifty, and so are ours.
 func cps(o options) error {
 	fmt.Printf("%d threads; a sweep of the classical iteration from the same start, and the whole fit, start\nincluded, to TensorLy's error of 50 sweeps or less (TensorLy: 50 sweeps)\n", o.threads)
-	fmt.Printf("%-22s %9s %9s %6s %10s %10s %9s %9s %6s\n", "", "ms/sweep", "TensorLy", "ratio", "error 50", "TensorLy", "ms/fit", "TensorLy", "ratio")
+	fmt.Printf("%-22s %9s %9s %6s %10s %10s %9s %9s %6s %9s %9s\n", "", "ms/sweep", "TensorLy", "ratio", "error 50", "TensorLy", "ms/fit", "TensorLy", "ratio", "peak MiB", "tensor")
 	var sweeps, fits mean
 	for _, c := range []struct {
 		shape       [3]int
@@ -67,24 +67,30 @@ func cps(o options) error {
 			return err
 		}
 		sweep := slices.Min(times)
-		fit, reached := math.Inf(1), false
+		fit, reached, peak := math.Inf(1), false, 0.
 		for range o.rounds {
 			ctx, cancel := context.WithCancel(context.Background())
-			begin := time.Now()
-			_, err := cpd.ALS(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
-				if e <= c.err+5e-7 && !reached { // they are rounded
-					reached = true
-					fit = min(fit, time.Since(begin).Seconds())
-					cancel()
-				}
-			}})
+			var begin time.Time
+			var err error
+			used := peakMemory(func() {
+				begin = time.Now()
+				_, err = cpd.ALS(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
+					if e <= c.err+5e-7 && !reached { // they are rounded
+						reached = true
+						fit = min(fit, time.Since(begin).Seconds())
+						cancel()
+					}
+				}})
+			})
+			peak = max(peak, used)
 			cancel()
 			if !reached && err != nil {
 				return err
 			}
 			reached = false
 		}
-		fmt.Printf("%-22s %9.2f %9.2f %6.1f %10.6f %10.6f %9.1f %9.1f %6.1f\n", name, sweep*1e3, c.sweep*1e3, c.sweep/sweep, r.Errors[len(r.Errors)-1], c.err, fit*1e3, 50*c.sweep*1e3, 50*c.sweep/fit)
+		size := float64(8*x.DataSize()) / (1 << 20)
+		fmt.Printf("%-22s %9.2f %9.2f %6.1f %10.6f %10.6f %9.1f %9.1f %6.1f %9.0f %9.1f\n", name, sweep*1e3, c.sweep*1e3, c.sweep/sweep, r.Errors[len(r.Errors)-1], c.err, fit*1e3, 50*c.sweep*1e3, 50*c.sweep/fit, peak, size)
 		sweeps.add(c.sweep/sweep, name)
 		fits.add(50*c.sweep/fit, name)
 	}

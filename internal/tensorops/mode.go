@@ -26,17 +26,38 @@ func Unfold(shape []int, data []float64, n int) []float64 {
 	return out
 }
 
-// Gram is X_(n)·X_(n)ᵀ, I_n×I_n, row-major. Beside it, at most one copy of the
-// tensor is made.
+// Gram is X_(n)·X_(n)ᵀ, I_n×I_n, row-major. Of the unfolding no more than a few
+// hundred columns are copied at a time.
 func Gram(workers int, shape []int, data []float64, n int) []float64 {
-	_, size, right := around(shape, n)
+	left, size, right := around(shape, n)
 	g := make([]float64, size*size)
-	if right == 1 {
-		gemm.Gram64(workers, true, size, len(data)/size, 1, data, size, 0, g, size)
+	switch {
+	case right == 1:
+		gemm.Gram64(workers, true, size, left, 1, data, size, 0, g, size)
+		return g
+	case left == 1:
+		gemm.Gram64(workers, false, size, right, 1, data, right, 0, g, size)
 		return g
 	}
-	k := len(data) / size
-	gemm.Gram64(workers, false, size, k, 1, Unfold(shape, data, n), k, 0, g, size)
+	const columns = 1024
+	step := min(left, max(columns/right, 1))
+	if step == 1 { // the slices are wide as they are
+		for l := range left {
+			gemm.Gram64(workers, false, size, right, 1, data[l*size*right:], right, float64(min(l, 1)), g, size)
+		}
+		return g
+	}
+	buf := make([]float64, size*step*right)
+	for l0 := 0; l0 < left; l0 += step {
+		count := min(step, left-l0)
+		part := data[l0*size*right : (l0+count)*size*right]
+		for l := range count {
+			for i := range size {
+				copy(buf[(i*count+l)*right:][:right], part[(l*size+i)*right:])
+			}
+		}
+		gemm.Gram64(workers, false, size, count*right, 1, buf, count*right, float64(min(l0, 1)), g, size)
+	}
 	return g
 }
 
