@@ -10,6 +10,8 @@
 //	go run ./bench conv   -peer 'python3 bench/peers/pytorch.py'
 //	go run ./bench step   -peer 'python3 bench/peers/pytorch.py'
 //	go run ./bench cp
+//	go run ./bench tucker
+//	go run ./bench scaling -plots bench
 //
 // The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
 // python3-torch). Nothing else in this repository needs them.
@@ -31,7 +33,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|cp|tucker [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|cp|tucker|scaling [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -40,6 +42,7 @@ func main() {
 	f.DurationVar(&o.round, "round", 100*time.Millisecond, "length of a round")
 	f.StringVar(&o.only, "only", "", "run the cases whose name contains this")
 	f.IntVar(&o.threads, "threads", 1, "threads of both sides")
+	f.StringVar(&o.plots, "plots", "", "folder for the plots of scaling")
 	f.Parse(os.Args[2:])
 	if *command != "" {
 		p, err := start(*command)
@@ -59,6 +62,8 @@ func main() {
 		err = convs(o)
 	case "step":
 		err = steps(o)
+	case "scaling":
+		err = scaling(o)
 	case "tucker":
 		err = tuckers(o)
 	case "cp":
@@ -82,6 +87,7 @@ type options struct {
 	round   time.Duration
 	only    string
 	threads int
+	plots   string
 }
 
 // peer is another library behind a pipe: a line asks, a line answers.

@@ -3,12 +3,102 @@ package cpd_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/model"
 )
+
+// From a .npy file to factors in a .npz file.
+func Example() {
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "data.npy")
+	if err := writeExample(path); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	file, err := model.ReadFile(path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	array, _ := file.Get(file.Names()[0]) // the only one of a .npy file
+	x, err := array.Dense()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := cpd.ALS(context.Background(), x, 2, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%v, weights %.1f, error below 1e-9: %v\n", x.Shape(), r.Weights, r.RelError < 1e-9)
+
+	out := model.NewStateDict()
+	out.SetKruskal(&r.Kruskal)
+	if err := model.WriteNPZ(filepath.Join(dir, "factors.npz"), out); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(out.Names())
+	// Output:
+	// (3, 3, 2), weights [6.0 5.0], error below 1e-9: true
+	// [weights factor0 factor1 factor2]
+}
+
+// writeExample writes a tensor of rank 2.
+func writeExample(path string) error {
+	x, err := planes().Reconstruct()
+	if err != nil {
+		return err
+	}
+	return model.WriteNPY(path, &model.Tensor{Shape: x.Shape(), Data: x.Data()})
+}
+
+// Ratings of films by people in seasons, few of which are known: what a person who
+// has seen little would think of the rest.
+func ExampleALSSparse() {
+	people, films, seasons := []float64{1, 2, 3, 4}, []float64{1, 3, 2}, []float64{1, 2}
+	x := &cpd.Sparse{Shape: []int{4, 3, 2}, Unknown: true}
+	for i, p := range people {
+		for j, f := range films {
+			for k, s := range seasons {
+				if (i+2*j+k)%3 != 0 { // seen
+					x.Index = append(x.Index, i, j, k)
+					x.Values = append(x.Values, p*f*s)
+				}
+			}
+		}
+	}
+	r, err := cpd.ALSSparse(context.Background(), x, 1, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	all, err := r.Reconstruct()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	v, err := all.At(3, 0, 0)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%d of 24 known; (3,0,0) is %.3f\n", len(x.Values), v)
+	// Output: 16 of 24 known; (3,0,0) is 4.000
+}
 
 // planes is a 3×3×2 tensor of two components, of weights 6 and 5, made of unit
 // vectors.

@@ -10,13 +10,19 @@
 //
 //   - [HOSVD] truncates the higher-order singular value decomposition: one
 //     eigen-problem a mode, an error at most √N times the best.
+//
 //   - [STHOSVD] truncates one mode after another: cheaper, and as good a bound.
+//
 //   - [HOOI] starts from HOSVD and alternates over the modes (De Lathauwer, De Moor
 //     and Vandewalle 2000b); its error never rises from sweep to sweep.
 //
-// Either is partial where Settings.Modes names some modes only: Tucker-2 over
+//   - [NonNegative] keeps core and factors from falling below zero, for data that are
+//     amounts.
+//
+// Each is partial where Settings.Modes names some modes only: Tucker-2 over
 // the channel modes of a convolution kernel is Modes {0, 1}. Ranks are given,
-// or chosen with the fewest parameters that keep a relative error.
+// found by variational Bayes, or chosen with the fewest parameters that keep a
+// relative error or a share of the energy.
 //
 // Nothing larger than the tensor and I_n×I_n is ever formed.
 package tucker

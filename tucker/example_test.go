@@ -68,3 +68,24 @@ func ExampleTucker_Reconstruct() {
 	fmt.Printf("%.6f\n", v)
 	// Output: 12.000000
 }
+
+// Amounts that are sums of parts: no entry of the factors or of the core is negative,
+// though no such decomposition is orthogonal.
+func ExampleNonNegative() {
+	r, err := tucker.NonNegative(context.Background(), sums(), &tucker.Settings{Ranks: []int{2, 2, 2}, Tol: 1e-9, MaxSweeps: 3000})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	least := 0.
+	for _, u := range r.Factors {
+		for _, v := range u.RawMatrix().Data {
+			least = min(least, v)
+		}
+	}
+	fmt.Println("ranks", r.Ranks(), "least entry", least)
+	fmt.Println("error below 0.01:", r.RelError < .01)
+	// Output:
+	// ranks [2 2 2] least entry 0
+	// error below 0.01: true
+}

@@ -83,6 +83,13 @@ func (c *Chart) Draw(path string) ([]byte, error) {
 		if l.Name != "" {
 			p.Legend.Add(l.Name, line)
 		}
+		if drawn == 0 { // where the lines are not
+			p.Legend.Left = points[0].Y < points[len(points)-1].Y
+			p.Legend.XOffs = vg.Points(8)
+			if !p.Legend.Left {
+				p.Legend.XOffs = -p.Legend.XOffs
+			}
+		}
 		drawn++
 	}
 	if drawn == 0 {

@@ -18,7 +18,7 @@ type float interface{ float32 | float64 }
 type Tree[T float] struct {
 	workers, rank, split int
 	shape                []int
-	wide, narrow, row, m []T
+	wide, narrow, m      []T
 }
 
 // NewTree returns a Tree for tensors of the shape and factors with rank columns.
