@@ -444,3 +444,25 @@ func ExampleLayers() {
 	}
 	// Output: conv1 [1 1] 432 -> 23
 }
+
+func TestStabilityLowersSensitivityWithinItsError(t *testing.T) {
+	k := kernel(t, [4]int{24, 20, 3, 3}, 12, 0.4, conv.Geometry{})
+	plain := one(t, k, Options{Method: CP, Rank: rank(t, "fixed=16")})
+	stable := one(t, k, Options{Method: CP, Rank: rank(t, "fixed=16"), Stability: 1.05})
+	if stable.RelError > 1.05*plain.RelError*(1+1e-5) {
+		t.Errorf("error %g, want at most 1.05 times %g", stable.RelError, plain.RelError)
+	}
+	if !(stable.SensitivityAfter < plain.SensitivityAfter) || !(stable.IntensityAfter < stable.IntensityBefore) {
+		t.Errorf("sensitivity %g, without %g; intensity %g -> %g", stable.SensitivityAfter, plain.SensitivityAfter, stable.IntensityBefore, stable.IntensityAfter)
+	}
+	// A share of the energy is kept all the same.
+	energy := one(t, k, Options{Method: CP, Rank: rank(t, "energy=0.7"), Stability: 1.5})
+	if energy.Reason == "" && energy.RelError > math.Sqrt(.3)*(1+1e-5) {
+		t.Errorf("error %g, the rule's bound is %g", energy.RelError, math.Sqrt(.3))
+	}
+	for _, opt := range []Options{{Method: Tucker, Stability: 1.1}, {Method: CP, Stability: 1}, {Method: CP, Stability: math.NaN()}} {
+		if _, err := Layers(context.Background(), nil, opt); !errors.Is(err, ErrOption) {
+			t.Errorf("%+v: error %v", opt, err)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 	"github.com/lowrank-go/lowrank/vbmf"
 )
@@ -22,6 +23,7 @@ import (
 const (
 	hooiSweeps   = 20
 	alsSweeps    = 300
+	epcSweeps    = 200
 	searchSweeps = 60 // while the rank of a CP is searched
 )
 
@@ -29,7 +31,8 @@ const (
 type factorised struct {
 	chain         *conv.Chain
 	method        Method
-	before, after float64 // sensitivities
+	before, after float64    // sensitivities
+	intensity     [2]float64 // before and after, of cp
 	reason        string
 }
 
@@ -277,13 +280,35 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 		if err != nil {
 			return factorised{}, err
 		}
-		decs = append(decs, &r.Kruskal)
 		f.before += r.Sensitivity()
+		f.intensity[0] += r.Intensity()
+		if opt.Stability > 0 {
+			if r, err = stable(ctx, x, r, opt); err != nil {
+				return factorised{}, err
+			}
+		}
+		decs = append(decs, &r.Kruskal)
 		f.after += r.LeastSensitivity()
+		f.intensity[1] += r.Intensity()
 	}
 	var err error
 	f.chain, err = conv.FromCP(k, decs)
 	return f, err
+}
+
+// stable is the error-preserving correction of a fit, with the error that the option
+// or, for ranks by energy, the rule allows.
+func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*cpd.Result, error) {
+	bound := r.RelError * opt.Stability
+	if opt.Rank.Rule == Energy {
+		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))
+	}
+	// A fit without error has a direction to move in, though no room.
+	e, err := stability.EPC(ctx, x, &r.Kruskal, &stability.Settings{Bound: max(bound, 1e-6), Tol: 1e-4, MaxSweeps: epcSweeps, Workers: opt.Workers})
+	if err != nil {
+		return nil, err
+	}
+	return &cpd.Result{Kruskal: e.Kruskal, RelError: e.After.RelError}, nil
 }
 
 // matrix is the singular value decomposition of T×(S·P).

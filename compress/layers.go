@@ -29,6 +29,10 @@ type Options struct {
 	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
 	// '*' matches dots too; empty means every convolution.
 	Layers []string
+	// Stability, where above 1, corrects CP decompositions so that they are the
+	// least sensitive of all whose error is at most this many times that of the fit
+	// (package stability); ranks by energy keep their bound too. 0 corrects none.
+	Stability float64
 	// Seed is where random starts come from.
 	Seed uint64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change
@@ -54,6 +58,11 @@ type Result struct {
 	// stored; for CP, balancing the components lowers it.
 	SensitivityBefore float64 `json:"sensitivity_before"`
 	SensitivityAfter  float64 `json:"sensitivity_after"`
+	// IntensityBefore and IntensityAfter are, for CP, the sums of the components'
+	// squared norms, of the fit and as they are stored: far above the kernel's
+	// squared norm they tell that components cancel.
+	IntensityBefore float64 `json:"intensity_before,omitempty"`
+	IntensityAfter  float64 `json:"intensity_after,omitempty"`
 	ParamsBefore      int     `json:"params_before"`
 	ParamsAfter       int     `json:"params_after"`
 	MACsBefore        int64   `json:"macs_before"`
@@ -91,6 +100,9 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 	}
 	if _, err := ParseMethod(string(opt.Method)); err != nil {
 		return nil, err
+	}
+	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP) {
+		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp and a factor above 1", ErrOption, opt.Stability, opt.Method)
 	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = VBMF
@@ -200,5 +212,6 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	r.Chain, r.Method, r.Rank = f.chain, string(f.method), f.chain.Rank
 	r.ParamsAfter, r.MACsAfter = f.chain.Params(), macs
 	r.SensitivityBefore, r.SensitivityAfter = f.before, f.after
+	r.IntensityBefore, r.IntensityAfter = f.intensity[0], f.intensity[1]
 	return r, nil
 }

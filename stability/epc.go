@@ -66,9 +66,10 @@ const (
 
 // State is what a correction changes.
 type State struct {
-	RelError, Intensity float64
+	RelError  float64 `json:"rel_error"`
+	Intensity float64 `json:"intensity"`
 	// Sensitivity is the least of all scalings of the components.
-	Sensitivity float64
+	Sensitivity float64 `json:"sensitivity"`
 }
 
 // Result is a corrected decomposition.

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,6 +22,7 @@ type compressReport struct {
 	Arch           *string           `json:"arch"`
 	Method         string            `json:"method"`
 	Rank           string            `json:"rank"`
+	Stability      string            `json:"stability"`
 	ParamsBefore   int               `json:"params_before"`
 	ParamsAfter    int               `json:"params_after"`
 	MACsBefore     *int64            `json:"macs_before"`
@@ -37,13 +41,14 @@ type compressReport struct {
 type compressFlags struct {
 	modelFlags
 	dataFlags
-	method  string
-	rank    string
-	layers  []string
-	kernels bool
-	seed    uint64
-	out     string
-	force   bool
+	method    string
+	stability string
+	rank      string
+	layers    []string
+	kernels   bool
+	seed      uint64
+	out       string
+	force     bool
 }
 
 func newCompress() *cobra.Command {
@@ -63,6 +68,10 @@ Ranks (--rank):
   ratio=Q       the best fit with at most a share Q of each kernel's weights
   fixed=R[,S]   the same rank everywhere; for tucker also R_out,R_in
 
+--stability epc corrects cp: of all factors of the rank whose error is at most
+1.02 times (epc=F: F times) that of the fit it takes the least sensitive, so
+that components do not cancel each other and the network can be fine-tuned.
+
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
 before and after.`,
@@ -77,6 +86,7 @@ before and after.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "tucker", "tucker, cp or svd")
 	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S]")
+	fl.StringVar(&f.stability, "stability", "none", "for cp: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
@@ -94,6 +104,10 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
+	stability, err := parseStability(f.stability)
+	if err != nil {
+		return err
+	}
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")
 	}
@@ -103,11 +117,11 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
-	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Seed: f.seed, Workers: f.threads}
+	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads}
 	line := progressLine(cmd, "layers")
 	opt.Progress = line.Update
 	start := time.Now()
-	r := &compressReport{Method: f.method, Rank: rank.String()}
+	r := &compressReport{Method: f.method, Rank: rank.String(), Stability: f.stability}
 	var out *model.StateDict
 	if f.kernels {
 		out, err = f.loose(cmd.Context(), path, opt, r)
@@ -130,6 +144,22 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	r.print(cmd)
 	return nil
+}
+
+// parseStability reads none, epc and epc=F; the result is the factor, 0 for none.
+func parseStability(s string) (float64, error) {
+	switch {
+	case s == "none":
+		return 0, nil
+	case s == "epc":
+		return 1.02, nil
+	}
+	v, ok := strings.CutPrefix(s, "epc=")
+	factor, err := strconv.ParseFloat(v, 64)
+	if !ok || err != nil || !(factor > 1) || math.IsInf(factor, 1) {
+		return 0, usagef("stability %q; want none, epc, or epc=F with a factor F above 1", s)
+	}
+	return factor, nil
 }
 
 // loose compresses the kernels of a file that is not a known network.
@@ -226,7 +256,12 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 
 func (r *compressReport) print(cmd *cobra.Command) {
 	w := cmd.OutOrStdout()
-	rows := [][]string{{"layer", "method", "rank", "error", "params", "", "MACs", ""}}
+	head := []string{"layer", "method", "rank", "error", "params", "", "MACs", ""}
+	corrected := r.Stability != "none"
+	if corrected {
+		head = append(head, "sensitivity", "intensity")
+	}
+	rows := [][]string{head}
 	for _, l := range r.Layers {
 		if l.Reason != "" {
 			rows = append(rows, []string{l.Name, "-", "-", "-", count(l.ParamsBefore), "", "", l.Reason})
@@ -236,6 +271,9 @@ func (r *compressReport) print(cmd *cobra.Command) {
 			count(l.ParamsBefore) + " -> " + count(l.ParamsAfter), times(l.ParamsBefore, l.ParamsAfter), "-", ""}
 		if l.MACsBefore > 0 {
 			row[6], row[7] = count(l.MACsBefore)+" -> "+count(l.MACsAfter), times(l.MACsBefore, l.MACsAfter)
+		}
+		if corrected {
+			row = append(row, fmt.Sprintf("%.3g -> %.3g", l.SensitivityBefore, l.SensitivityAfter), fmt.Sprintf("%.3g -> %.3g", l.IntensityBefore, l.IntensityAfter))
 		}
 		rows = append(rows, row)
 	}

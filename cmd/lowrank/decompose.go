@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -17,6 +18,7 @@ import (
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 )
 
@@ -32,8 +34,10 @@ type decomposeReport struct {
 	Intensity   float64   `json:"intensity"`
 	Sensitivity float64   `json:"sensitivity"`
 	Errors      []float64 `json:"errors"`
-	Output      string    `json:"output,omitempty"`
-	Plot        string    `json:"plot,omitempty"`
+	// Before is the fit before --epc.
+	Before *stability.State `json:"before,omitempty"`
+	Output string           `json:"output,omitempty"`
+	Plot   string           `json:"plot,omitempty"`
 }
 
 type decomposeFlags struct {
@@ -51,6 +55,7 @@ type decomposeFlags struct {
 	target  float64
 	limit   time.Duration
 	plot    string
+	epc     float64
 	tensor  string
 	seed    uint64
 	threads int
@@ -107,6 +112,7 @@ a mode that --modes leaves out. --plot draws the error after each sweep.`,
 	fl.StringVar(&f.weights, "weights", "", "file of the entries' weights for cp (.npy); 0 is an unknown entry")
 	fl.Float64Var(&f.target, "target", 0, "stop cp at this relative error")
 	fl.DurationVar(&f.limit, "time", 0, "stop cp after this time, such as 30s")
+	fl.Float64Var(&f.epc, "epc", 0, "make cp as little sensitive as this many times its error allows, such as 1.02")
 	fl.StringVar(&f.plot, "plot", "", "file for a plot of the error after each sweep ("+strings.Join(chart.Formats, ", ")+")")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
 	fl.Float64Var(&f.stop, "stop", 0, "stop when a sweep lowers the relative error by less, 0 for a default")
@@ -146,6 +152,9 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.weights != "" && (f.method != "cp" || f.solver != "als") {
 		return usagef("--weights belongs to cp with als")
+	}
+	if f.epc != 0 && (!(f.epc > 1) || math.IsInf(f.epc, 1) || f.method != "cp" || f.nonneg != "" || f.weights != "") {
+		return usagef("--epc %g; want a factor above 1, for cp without --nonnegative and --weights", f.epc)
 	}
 	if f.method != "cp" && (f.target != 0 || f.limit != 0) {
 		return usagef("--target and --time belong to cp")
@@ -281,8 +290,13 @@ func (r *decomposeReport) print(cmd *cobra.Command) {
 		{"sweeps", fmt.Sprintf("%d (%s)", r.Sweeps, r.Status)},
 		{"intensity", fmt.Sprintf("%.6g", r.Intensity)},
 		{"sensitivity", fmt.Sprintf("%.6g", r.Sensitivity)},
-		{"seconds", fmt.Sprintf("%.2f", r.Seconds)},
 	}
+	if r.Before != nil {
+		rows = append(rows, []string{"before --epc", fmt.Sprintf("error %.6g, intensity %.6g, sensitivity %.6g", r.Before.RelError, r.Before.Intensity, r.Before.Sensitivity)})
+	}
+	rows = append(rows, [][]string{
+		{"seconds", fmt.Sprintf("%.2f", r.Seconds)},
+	}...)
 	for _, out := range []string{r.Output, r.Plot} {
 		if out != "" {
 			rows = append(rows, []string{"wrote", out})
@@ -344,10 +358,29 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 	if best == nil {
 		return err
 	}
+	if f.epc > 0 && err == nil {
+		if err = f.correct(ctx, x, update, best, r); err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+	}
 	r.Rank, r.Params = []int{best.Rank()}, best.Params()
 	r.RelError, r.Sweeps, r.Status, r.Errors = best.RelError, best.Sweeps, string(best.Status), best.Errors
 	r.Intensity, r.Sensitivity = best.Intensity(), best.LeastSensitivity()
 	out.SetKruskal(&best.Kruskal)
+	return err
+}
+
+// correct makes a fit less sensitive.
+func (f *decomposeFlags) correct(ctx context.Context, x *tensor.Dense, update func(int, int, string), fit *cpd.Result, r *decomposeReport) error {
+	const limit = 500
+	e, err := stability.EPC(ctx, x, &fit.Kruskal, &stability.Settings{Factor: f.epc, MaxSweeps: limit, Workers: f.threads, Progress: func(sweep int, s, _ float64) {
+		update(sweep, limit, fmt.Sprintf("sweeps of correction, sensitivity %.3g", s))
+	}})
+	if e == nil {
+		return err
+	}
+	r.Before = &e.Before
+	fit.Kruskal, fit.RelError = *e.Arranged(), e.After.RelError
 	return err
 }
 
