@@ -63,10 +63,10 @@ type Result struct {
 	// squared norm they tell that components cancel.
 	IntensityBefore float64 `json:"intensity_before,omitempty"`
 	IntensityAfter  float64 `json:"intensity_after,omitempty"`
-	ParamsBefore      int     `json:"params_before"`
-	ParamsAfter       int     `json:"params_after"`
-	MACsBefore        int64   `json:"macs_before"`
-	MACsAfter         int64   `json:"macs_after"`
+	ParamsBefore    int     `json:"params_before"`
+	ParamsAfter     int     `json:"params_after"`
+	MACsBefore      int64   `json:"macs_before"`
+	MACsAfter       int64   `json:"macs_after"`
 	// Reason says why the layer was left as it was; empty where it was not.
 	Reason  string  `json:"reason,omitempty"`
 	Seconds float64 `json:"seconds"`

@@ -441,3 +441,38 @@ func BenchmarkSweep(b *testing.B) {
 		})
 	}
 }
+
+// smooth is a tensor with a normal core, whose mode-n slices fall off as k^−0.7, of
+// unit norm: what convolution kernels look like.
+func smooth(seed uint64, shape ...int) *tensor.Dense {
+	rng := rand.New(rand.NewPCG(seed, 3))
+	v := make([]float64, tensorops.Product(shape))
+	for at := range v {
+		v[at] = rng.NormFloat64()
+		for n, rem := len(shape)-1, at; n >= 0; n-- {
+			v[at] *= math.Pow(float64(1+rem%shape[n]), -.7)
+			rem /= shape[n]
+		}
+	}
+	norm := tensorops.Norm(v)
+	for i := range v {
+		v[i] /= norm
+	}
+	return tensorops.Wrap(shape, v)
+}
+
+// One per cent of error buys most of the intensity, five per cent nearly all.
+func TestKernelsGainMuchForLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("half a minute under the race detector")
+	}
+	x := smooth(1, 64, 64, 9)
+	start := als(t, x, 134, cpd.Settings{MaxSweeps: 400, Tol: 1e-7})
+	for _, c := range []struct{ factor, gain float64 }{{1.01, 3}, {1.05, 10}} {
+		r := correct(t, x, start, &Settings{Objective: Intensity, Factor: c.factor, MaxSweeps: 200, Tol: 1e-4})
+		t.Logf("factor %g: error %.5f -> %.5f, intensity %.1f -> %.2f, sensitivity %.0f -> %.0f in %d sweeps", c.factor, r.Before.RelError, r.After.RelError, r.Before.Intensity, r.After.Intensity, r.Before.Sensitivity, r.After.Sensitivity, r.Sweeps)
+		if r.After.Intensity*c.gain > r.Before.Intensity {
+			t.Errorf("factor %g: intensity %g becomes %g", c.factor, r.Before.Intensity, r.After.Intensity)
+		}
+	}
+}
