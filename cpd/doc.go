@@ -35,7 +35,7 @@
 // A best approximation of rank R need not exist. ALS then finds components that grow
 // without bound and cancel each other; Result.Intensity against the squared norm of
 // X, and Result.Sensitivity, tell. Such factors cannot be rounded or fine-tuned: a
-// lower rank, Settings.Ridge or non-negative modes help.
+// lower rank, Settings.Ridge, non-negative modes or package stability help.
 //
 // A rank above what the tensor carries is no error: the surplus components are small
 // or share what there is. Plateaus are common; several starts are the cure.
