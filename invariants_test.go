@@ -99,7 +99,7 @@ var floors = map[string]int{
 	"internal/parallel": 1, "internal/progress": 1, "internal/realdata": 1, "internal/nhwc": 1, "internal/hadamard": 1,
 	"internal/gemm": 2, "internal/linalg": 3, "internal/synthetic": 3, "internal/tensorops": 3, "fastblas": 3,
 	"vbmf": 4, "cpd": 5, "tucker": 5,
-	"conv": 6, "dataset": 6, "stability": 6,
+	"conv": 6, "dataset": 6, "stability": 6, "tkdcpd": 7,
 	"model": 7, "internal/nn": 7, "resnet": 8,
 	"compress": 9, "internal/chart": 9, "cmd/lowrank": 10,
 }
