@@ -28,16 +28,14 @@ type coordinates struct {
 	m             []float64
 }
 
-// unfoldings of a sparse tensor divided by norm.
-func unfoldings(x *Sparse, values []float64, norm float64) (all []unfolding, twice int) {
+// unfoldings of a sparse tensor with other values, and the number of its entries that
+// share their place with an earlier one.
+func unfoldings(x *Sparse, values []float64) (all []unfolding, twice int) {
 	for n := range x.Shape {
 		csr, t := x.unfold(n, values)
 		twice = t
 		raw := csr.RawMatrix()
 		u := unfolding{start: raw.Indptr, values: raw.Data, prefix: make([]int, len(raw.Ind)), last: make([]int, len(raw.Ind))}
-		for i := range u.values {
-			u.values[i] /= norm
-		}
 		size := x.Shape[lastOther(x.Shape, n)]
 		for i, c := range raw.Ind {
 			u.prefix[i], u.last[i] = c/size, c%size
@@ -45,6 +43,14 @@ func unfoldings(x *Sparse, values []float64, norm float64) (all []unfolding, twi
 		all = append(all, u)
 	}
 	return all, twice
+}
+
+func divide(all []unfolding, norm float64) {
+	for _, u := range all {
+		for i := range u.values {
+			u.values[i] /= norm
+		}
+	}
 }
 
 // lastOther is the last mode but n.
@@ -56,17 +62,16 @@ func lastOther(shape []int, n int) int {
 }
 
 func newCoordinates(workers int, x *Sparse, rank int) (*coordinates, float64, error) {
-	// Values of entries listed twice have been added up in the unfoldings alone.
-	first, _ := x.unfold(0, x.Values)
-	norm := tensorops.Norm(first.RawMatrix().Data)
+	c := &coordinates{workers: workers, rank: rank, shape: x.Shape}
+	c.modes, _ = unfoldings(x, x.Values)
+	// There, values of entries listed twice have been added up.
+	norm := tensorops.Norm(c.modes[0].values)
 	if math.IsInf(norm, 0) || math.IsNaN(norm) {
 		return nil, 0, fmt.Errorf("cpd: %w: the norm overflows", tensorops.ErrTensor)
 	}
-	c := &coordinates{workers: workers, rank: rank, shape: x.Shape}
-	if norm == 0 {
-		return c, 0, nil
+	if norm > 0 {
+		divide(c.modes, norm)
 	}
-	c.modes, _ = unfoldings(x, x.Values, norm)
 	return c, norm, nil
 }
 

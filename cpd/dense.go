@@ -24,14 +24,8 @@ type single struct {
 }
 
 func newDense(workers int, shape []int, data []float64, norm float64, rank int) *dense {
-	d := &dense{workers: workers, rank: rank, shape: shape, data: data, scale: 1 / norm}
-	// Sums of squares must neither overflow nor vanish.
-	if norm < 1e-100 || norm > 1e100 {
-		d.data, d.scale = make([]float64, len(data)), 1
-		for i, v := range data {
-			d.data[i] = v / norm
-		}
-	}
+	d := &dense{workers: workers, rank: rank, shape: shape}
+	d.data, d.scale = tensorops.Unit(data, norm)
 	d.tree = tensorops.NewTree[float64](workers, shape, rank)
 	return d
 }

@@ -305,37 +305,8 @@ func (a *als) extrapolate(n int, beta float64, v []float64) {
 // others is the Hadamard product of Gram matrices, of all modes but n and m.
 func (a *als) others(gram [][]float64, n, m int) []float64 {
 	out := make([]float64, a.rank*a.rank)
-	a.hadamard(out, gram, n, m)
+	hadamard.All(out, gram, n, m)
 	return out
-}
-
-// hadamard writes the Hadamard product of all Gram matrices but those of modes n
-// and m to out.
-func (a *als) hadamard(out []float64, gram [][]float64, n, m int) {
-	size := a.rank * a.rank
-	var first []float64
-	count := 0
-	for k, g := range gram {
-		switch {
-		case k == n || k == m:
-			continue
-		case count == 0:
-			first = g
-		case count == 1:
-			hadamard.Multiply(1, size, out, 0, first, 0, g, 0)
-		default:
-			hadamard.Multiply(1, size, out, 0, out, 0, g, 0)
-		}
-		count++
-	}
-	switch count {
-	case 0:
-		for i := range out {
-			out[i] = 1
-		}
-	case 1:
-		copy(out, first)
-	}
 }
 
 // weighted is the factors with the weights in the first.
@@ -350,7 +321,7 @@ func (a *als) weighted() [][]float64 {
 func (a *als) update(n int, m []float64) error {
 	r := a.rank
 	a.gamma = sized(a.gamma, r*r)
-	a.hadamard(a.gamma, a.g, n, -1)
+	hadamard.All(a.gamma, a.g, n)
 	if a.set.Ridge > 0 {
 		ridge := math.Pow(a.set.Ridge, 2/float64(len(a.shape)))
 		for c := range r {
@@ -381,7 +352,7 @@ func (a *als) solve(n int, m []float64) error {
 	x := m
 	a.proximal = false
 	if err != nil || !evident(a.gamma, r) {
-		a.hadamard(a.gamma, a.g, n, -1)
+		hadamard.All(a.gamma, a.g, n)
 		top := 0.
 		for c := range r {
 			top = max(top, a.gamma[c*r+c])
@@ -450,7 +421,7 @@ func (a *als) relError(m []float64) float64 {
 	e2 := 1 - inner
 	if a.set.Ridge > 0 || a.nonNegative(last) || a.proximal {
 		var square float64
-		a.hadamard(a.gamma, a.g, -1, -1)
+		hadamard.All(a.gamma, a.g)
 		for i, w := range a.w {
 			var sum float64
 			for c, v := range a.gamma[i*r : (i+1)*r] {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"gorgonia.org/tensor"
 
@@ -36,15 +37,16 @@ func newKnown(workers int, x *Sparse, rank int) (*known, float64, error) {
 	}
 	k := &known{workers: workers, rank: rank, shape: x.Shape}
 	var twice int
-	k.modes, twice = unfoldings(x, x.Values, max(norm, math.SmallestNonzeroFloat64))
+	k.modes, twice = unfoldings(x, x.Values)
 	if twice > 0 {
 		return nil, 0, fmt.Errorf("%w: %d entries are listed more than once", ErrSettings, twice)
 	}
 	if norm == 0 {
 		return k, 0, nil
 	}
+	divide(k.modes, norm)
 	if x.Weights != nil {
-		roots, _ := unfoldings(x, x.Weights, 1)
+		roots, _ := unfoldings(x, x.Weights)
 		for _, u := range roots {
 			for i, w := range u.values {
 				u.values[i] = math.Sqrt(w)
@@ -67,13 +69,8 @@ func masked(x, weights *tensor.Dense) (*Sparse, error) {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
 	s := &Sparse{Shape: got, Unknown: true}
-	if len(shape) != len(got) || tensorops.Product(shape) != tensorops.Product(got) {
+	if !slices.Equal(shape, got) {
 		return nil, fmt.Errorf("%w: weights of shape %v for a tensor of %v", ErrSettings, shape, got)
-	}
-	for n, d := range shape {
-		if d != got[n] {
-			return nil, fmt.Errorf("%w: weights of shape %v for a tensor of %v", ErrSettings, shape, got)
-		}
 	}
 	index := make([]int, len(shape))
 	for e, v := range w {

@@ -224,14 +224,7 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 	if e.norm == 0 {
 		return e, nil
 	}
-	e.scale = 1 / e.norm
-	if e.norm < 1e-100 || e.norm > 1e100 {
-		e.data = make([]float64, len(data))
-		for i, v := range data {
-			e.data[i] = v / e.norm
-		}
-		e.scale = 1
-	}
+	e.data, e.scale = tensorops.Unit(data, e.norm)
 	e.tree = tensorops.NewTree[float64](s.Workers, shape, e.rank)
 	return e, nil
 }

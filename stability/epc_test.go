@@ -12,6 +12,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/internal/hadamard"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
 )
 
@@ -168,7 +169,7 @@ func TestASingleUpdateSolvesTheExample(t *testing.T) {
 		e, m := integers(c.objective)
 		e.bound = c.delta2 / 250
 		e.gamma = make([]float64, 4)
-		product(e.gamma, e.g, 0)
+		hadamard.All(e.gamma, e.g, 0)
 		if c.objective == Sensitivity {
 			if w := e.weights(0); w[0] != c.weights[0] || w[1] != c.weights[1] {
 				t.Errorf("weights %v, want %v", w, c.weights)

@@ -135,7 +135,7 @@ func (e *epc) gramScale(n, r int, s float64) {
 func (e *epc) update(n int, m []float64) error {
 	r := e.rank
 	e.gamma = sized(e.gamma, r*r)
-	product(e.gamma, e.g, n)
+	hadamard.All(e.gamma, e.g, n)
 	w := e.weights(n)
 	if e.bound >= 1 {
 		clear(e.u[n])
@@ -148,21 +148,6 @@ func (e *epc) update(n int, m []float64) error {
 	}
 	e.gram(n)
 	return nil
-}
-
-// product writes the Hadamard product of all Gram matrices but the n-th to out.
-func product(out []float64, g [][]float64, n int) {
-	first := true
-	for m, v := range g {
-		switch {
-		case m == n:
-		case first:
-			copy(out, v)
-			first = false
-		default:
-			hadamard.Multiply(1, len(out), out, 0, out, 0, v, 0)
-		}
-	}
 }
 
 const (

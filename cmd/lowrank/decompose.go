@@ -294,9 +294,7 @@ func (r *decomposeReport) print(cmd *cobra.Command) {
 	if r.Before != nil {
 		rows = append(rows, []string{"before --epc", fmt.Sprintf("error %.6g, intensity %.6g, sensitivity %.6g", r.Before.RelError, r.Before.Intensity, r.Before.Sensitivity)})
 	}
-	rows = append(rows, [][]string{
-		{"seconds", fmt.Sprintf("%.2f", r.Seconds)},
-	}...)
+	rows = append(rows, []string{"seconds", fmt.Sprintf("%.2f", r.Seconds)})
 	for _, out := range []string{r.Output, r.Plot} {
 		if out != "" {
 			rows = append(rows, []string{"wrote", out})

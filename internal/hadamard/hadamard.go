@@ -4,6 +4,8 @@
 // nothing more.
 package hadamard
 
+import "slices"
+
 //go:generate go run ./_gen
 
 // float is an element type.
@@ -33,6 +35,34 @@ func MultiplyAdd[T float](rows, n int, dst []T, ldd int, x []T, ldx int, y []T, 
 	check(rows, n, x, ldx)
 	check(rows, n, y, ldy)
 	multiplyAdd(rows, n, dst, ldd, x, ldx, y, ldy)
+}
+
+// All writes the product of all matrices but those numbered in skip, each as long as
+// out, to out: ones where none is left.
+func All[T float](out []T, matrices [][]T, skip ...int) {
+	n, count := len(out), 0
+	var first []T
+	for k, m := range matrices {
+		switch {
+		case slices.Contains(skip, k):
+			continue
+		case count == 0:
+			first = m
+		case count == 1:
+			Multiply(1, n, out, 0, first, 0, m, 0)
+		default:
+			Multiply(1, n, out, 0, out, 0, m, 0)
+		}
+		count++
+	}
+	switch count {
+	case 0:
+		for i := range out {
+			out[i] = 1
+		}
+	case 1:
+		copy(out, first)
+	}
 }
 
 // check panics where rows do not fit: nothing below looks again.

@@ -82,3 +82,16 @@ func BenchmarkMultiplyAdd(b *testing.B) {
 		MultiplyAdd(rows, n, dst, 0, x, n, y, n)
 	}
 }
+
+func TestAllSkipsWhatItIsTold(t *testing.T) {
+	m := [][]float64{{2, 3}, {5, 7}, {11, 13}}
+	for _, c := range []struct {
+		skip []int
+		want [2]float64
+	}{{nil, [2]float64{110, 273}}, {[]int{1}, [2]float64{22, 39}}, {[]int{0, 2}, [2]float64{5, 7}}, {[]int{0, 1, 2}, [2]float64{1, 1}}} {
+		out := []float64{-1, -1}
+		if All(out, m, c.skip...); [2]float64(out) != c.want {
+			t.Errorf("without %v: %v, want %v", c.skip, out, c.want)
+		}
+	}
+}

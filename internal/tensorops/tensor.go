@@ -177,6 +177,19 @@ func squares(data []float64, scale float64) float64 {
 	return s0 + s1 + (s2 + s3)
 }
 
+// Unit returns values and a factor that gives them unit norm, for data of the norm,
+// above 0: data itself, or a copy where sums of its squares might overflow or vanish.
+func Unit(data []float64, norm float64) (v []float64, scale float64) {
+	if norm >= 1e-100 && norm <= 1e100 {
+		return data, 1 / norm
+	}
+	v = make([]float64, len(data))
+	for i, x := range data {
+		v[i] = x / norm
+	}
+	return v, 1
+}
+
 // Dot is the inner product.
 func Dot(a, b []float64) float64 {
 	var s float64
