@@ -68,6 +68,10 @@ func cps(o options) error {
 		}
 		sweep := slices.Min(times)
 		fit, reached, peak := math.Inf(1), false, 0.
+		goal := c.err
+		if c.shape[0] == 300 {
+			goal = .0995 // which TensorLy, in a swamp at 0.2355, is far from
+		}
 		for range o.rounds {
 			ctx, cancel := context.WithCancel(context.Background())
 			var begin time.Time
@@ -75,7 +79,7 @@ func cps(o options) error {
 			used := peakMemory(func() {
 				begin = time.Now()
 				_, err = cpd.ALS(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
-					if e <= c.err+5e-7 && !reached { // they are rounded
+					if e <= goal+5e-7 && !reached { // they are rounded
 						reached = true
 						fit = min(fit, time.Since(begin).Seconds())
 						cancel()
