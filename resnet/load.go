@@ -25,13 +25,15 @@ type Options struct {
 	StrideFirst bool
 }
 
-// published names the networks by their stages.
-var published = []struct {
+// publishedNet is a network of the papers by its stages.
+type publishedNet struct {
 	name       string
 	cifar      bool
 	bottleneck bool
 	blocks     []int
-}{
+}
+
+var published = []publishedNet{
 	{"resnet18", false, false, []int{2, 2, 2, 2}},
 	{"resnet34", false, false, []int{3, 4, 6, 3}},
 	{"resnet50", false, true, []int{3, 4, 6, 3}},
@@ -196,13 +198,8 @@ type loader struct {
 func (l *loader) build(names map[string]bool) error {
 	n := &l.net
 	var err error
-	stem := conv.Geometry{Padding: [2]int{1, 1}}
-	taps := 3
-	if !n.CIFAR {
-		stem = conv.Geometry{Stride: [2]int{2, 2}, Padding: [2]int{3, 3}}
-		taps = 7
-	}
-	if n.Stem, err = l.unit("conv1", "bn1", taps, 0, 0, stem); err != nil {
+	g, taps := stem(n.CIFAR)
+	if n.Stem, err = l.unit("conv1", "bn1", taps, 0, 0, g); err != nil {
 		return err
 	}
 	if in := n.Stem.Chain.In(); in != 3 {
@@ -236,24 +233,38 @@ func (l *loader) build(names map[string]bool) error {
 	return nil
 }
 
-func (l *loader) block(name string, in, stride int, names map[string]bool) (*Block, error) {
+// stem is the first convolution's geometry and its taps a side.
+func stem(cifar bool) (conv.Geometry, int) {
+	if cifar {
+		return conv.Geometry{Padding: [2]int{1, 1}}, 3
+	}
+	return conv.Geometry{Stride: [2]int{2, 2}, Padding: [2]int{3, 3}}, 7
+}
+
+// step is a convolution of a block: its taps a side and its geometry.
+type step struct {
+	taps int
+	g    conv.Geometry
+}
+
+// steps are the convolutions of a block of the given stride.
+func (c Config) steps(stride int) []step {
 	square := func(v int) [2]int { return [2]int{v, v} }
 	three := conv.Geometry{Padding: square(1)}
 	strided := conv.Geometry{Stride: square(stride), Padding: square(1)}
-	type step struct {
-		taps int
-		g    conv.Geometry
+	switch {
+	case !c.Bottleneck:
+		return []step{{3, strided}, {3, three}}
+	case c.StrideFirst:
+		return []step{{1, conv.Geometry{Stride: square(stride)}}, {3, three}, {1, conv.Geometry{}}}
 	}
-	steps := []step{{3, strided}, {3, three}}
-	if l.net.Bottleneck {
-		steps = []step{{1, conv.Geometry{}}, {3, strided}, {1, conv.Geometry{}}}
-		if l.net.StrideFirst {
-			steps = []step{{1, conv.Geometry{Stride: square(stride)}}, {3, three}, {1, conv.Geometry{}}}
-		}
-	}
+	return []step{{1, conv.Geometry{}}, {3, strided}, {1, conv.Geometry{}}}
+}
+
+func (l *loader) block(name string, in, stride int, names map[string]bool) (*Block, error) {
 	b := &Block{}
 	width := in
-	for i, st := range steps {
+	for i, st := range l.net.steps(stride) {
 		u, err := l.unit(fmt.Sprintf("%s.conv%d", name, i+1), fmt.Sprintf("%s.bn%d", name, i+1), st.taps, width, 0, st.g)
 		if err != nil {
 			return nil, err
@@ -266,7 +277,7 @@ func (l *loader) block(name string, in, stride int, names map[string]bool) (*Blo
 		if !names[conv1+".weight"] && !names[conv1+".0.weight"] {
 			continue
 		}
-		u, err := l.unit(conv1, bn, 1, in, width, conv.Geometry{Stride: square(stride)})
+		u, err := l.unit(conv1, bn, 1, in, width, conv.Geometry{Stride: [2]int{stride, stride}})
 		if err != nil {
 			return nil, err
 		}

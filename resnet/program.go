@@ -130,7 +130,7 @@ func (p *Program) block(b *runningBlock, workers int) error {
 		}
 		short = p.short
 	case b.pad:
-		p.short = padShortcut(p.short, p.a, b.stride, b.units[len(b.units)-1].Out())
+		p.short = padShortcut(p.short, p.a, b.stride, b.units[len(b.units)-1].Out(), workers)
 		short = p.short
 	}
 	x := p.a
@@ -147,20 +147,4 @@ func (p *Program) block(b *runningBlock, workers int) error {
 	}
 	p.a, p.c = x, p.a
 	return nil
-}
-
-// padShortcut is option A: every stride-th pixel, with zero channels on both
-// sides.
-func padShortcut(dst, x *conv.Map, stride, channels int) *conv.Map {
-	dst = dst.Resize(x.N, (x.H+stride-1)/stride, (x.W+stride-1)/stride, channels)
-	clear(dst.Data)
-	before := (channels - x.C) / 2
-	for n := range x.N {
-		for y := range dst.H {
-			for xx := range dst.W {
-				copy(dst.Data[((n*dst.H+y)*dst.W+xx)*channels+before:], x.Data[((n*x.H+y*stride)*x.W+xx*stride)*x.C:][:x.C])
-			}
-		}
-	}
-	return dst
 }

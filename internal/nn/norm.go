@@ -150,3 +150,68 @@ func (b *BatchNorm) Backward(dx, dy, x, out *conv.Map, weight, bias []float32, w
 	})
 	return dx
 }
+
+// fixed sets scale and shift from the running statistics.
+func (b *BatchNorm) fixed() {
+	b.grow(len(b.Weight))
+	for i := range b.Weight {
+		inverse := 1 / math.Sqrt(float64(b.Var[i])+b.Eps)
+		scale := float64(b.Weight[i]) * inverse
+		b.mean[i], b.inverse[i] = b.Mean[i], float32(inverse)
+		b.scale[i], b.shift[i] = float32(scale), float32(float64(b.Bias[i])-float64(b.Mean[i])*scale)
+	}
+}
+
+// ForwardFixed is Forward with the running statistics in place of the batch's, as in
+// eval mode; it leaves them as they are.
+func (b *BatchNorm) ForwardFixed(dst, x, residual *conv.Map, relu bool, workers int) *conv.Map {
+	dst = dst.Resize(x.N, x.H, x.W, x.C)
+	b.fixed()
+	spread(workers, x.N*x.H*x.W, x.C, func(from, to int) {
+		var add []float32
+		if residual != nil {
+			add = residual.Data[from*x.C : to*x.C]
+		}
+		nhwc.Affine(dst.Data[from*x.C:to*x.C], x.Data[from*x.C:to*x.C], add, to-from, x.C, b.scale, b.shift, relu)
+	})
+	return dst
+}
+
+// BackwardFixed is Backward for ForwardFixed, whose x may have been overwritten if
+// weight and bias, which are then not computed, are nil.
+func (b *BatchNorm) BackwardFixed(dx, dy, x, out *conv.Map, weight, bias []float32, workers int) *conv.Map {
+	dx = dx.Resize(dy.N, dy.H, dy.W, dy.C)
+	pixels, c := dy.N*dy.H*dy.W, dy.C
+	b.fixed()
+	switch {
+	case weight != nil:
+		sums, products := b.reduce(workers, pixels, c, func(from, to int, sum, product []float32) {
+			var mask []float32
+			if out != nil {
+				mask = out.Data[from*c : to*c]
+			}
+			nhwc.Products(dy.Data[from*c:to*c], x.Data[from*c:to*c], mask, to-from, c, b.mean, sum, product)
+		})
+		for i := range c {
+			weight[i], bias[i] = float32(products[i]*float64(b.inverse[i])), float32(sums[i])
+		}
+	case out != nil:
+		Mask(dy, out, workers)
+	}
+	clear(b.shift)
+	spread(workers, pixels, c, func(from, to int) {
+		nhwc.Affine(dx.Data[from*c:to*c], dy.Data[from*c:to*c], nil, to-from, c, b.scale, b.shift, false)
+	})
+	return dx
+}
+
+// Mask is the backward pass of ReLU: it makes dy zero where its output out is not
+// positive.
+func Mask(dy, out *conv.Map, workers int) {
+	spread(workers, dy.N*dy.H*dy.W, dy.C, func(from, to int) {
+		// The sums are not wanted, but the loop is there and as fast as memory.
+		sums := make([]float32, 3*dy.C)
+		o := out.Data[from*dy.C : to*dy.C]
+		nhwc.Products(dy.Data[from*dy.C:to*dy.C], o, o, to-from, dy.C, sums[:dy.C], sums[dy.C:2*dy.C], sums[2*dy.C:])
+	})
+}

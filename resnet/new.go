@@ -1,0 +1,155 @@
+package resnet
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/dataset"
+)
+
+// NewOptions are the choices of New beside the architecture; the zero value is the
+// published network.
+type NewOptions struct {
+	// Seed is where the random weights come from.
+	Seed uint64
+	// Preprocess travels with the network; the zero value means ImageNet's or CIFAR's,
+	// by the architecture.
+	Preprocess dataset.Preprocess
+	// StrideFirst: see Config.
+	StrideFirst bool
+	// Projection gives CIFAR networks 1×1 shortcuts with batch norms where the shape
+	// changes, as ImageNet networks have them, in place of option A's.
+	Projection bool
+	// ZeroGain begins with each block's last batch norm at zero, so that the blocks
+	// are identities at first (Goyal et al. 2017).
+	ZeroGain bool
+}
+
+// Architectures lists what New can build.
+func Architectures() []string {
+	var names []string
+	for _, p := range published {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// New is a published network for the given number of classes with random weights:
+// normal ones of variance 2/(T·kh·kw) for convolutions (He et al. 2015, by the
+// outputs), uniform ones within ±1/√S for weights and biases of the head, ones and
+// zeros for the batch norms. The error wraps ErrUnknown.
+func New(arch string, classes int, opt NewOptions) (*Net, error) {
+	at := slices.IndexFunc(published, func(p publishedNet) bool { return p.name == arch })
+	if at < 0 {
+		return nil, fmt.Errorf("%w: architecture %q; want one of %v", ErrUnknown, arch, Architectures())
+	}
+	if classes < 1 || classes > 1<<20 {
+		return nil, fmt.Errorf("%w: %d classes; want 1 to %d", ErrUnknown, classes, 1<<20)
+	}
+	p := published[at]
+	n := &Net{Config: Config{
+		Arch: p.name, Blocks: slices.Clone(p.blocks), Bottleneck: p.bottleneck, CIFAR: p.cifar,
+		PadShortcut: p.cifar && !opt.Projection, StrideFirst: opt.StrideFirst && p.bottleneck,
+		Classes: classes, Preprocess: opt.Preprocess,
+	}}
+	width := 64
+	n.Input = [2]int{224, 224}
+	pre := dataset.ImageNet
+	if p.cifar {
+		width, n.Input, pre = 16, [2]int{32, 32}, dataset.CIFAR
+	}
+	if n.Preprocess == (dataset.Preprocess{}) {
+		n.Preprocess = pre
+	}
+	if c := n.Preprocess.Crop; c[0] > 0 {
+		n.Input = [2]int{c[1], c[0]}
+	}
+	rng := rand.New(rand.NewPCG(opt.Seed, 0x6c6f7772616e6b))
+	unit := func(name, norm string, in, out, taps int, g conv.Geometry) *Unit {
+		k := &conv.Kernel{Shape: [4]int{out, in, taps, taps}, Weight: make([]float32, out*in*taps*taps), Geometry: g.Normal()}
+		deviation := math.Sqrt(2 / float64(out*taps*taps))
+		for i := range k.Weight {
+			k.Weight[i] = float32(deviation * rng.NormFloat64())
+		}
+		m := &Norm{Name: norm, Eps: 1e-5, Batches: new(int64),
+			Weight: make([]float32, out), Bias: make([]float32, out), Mean: make([]float32, out), Var: make([]float32, out)}
+		for i := range out {
+			m.Weight[i], m.Var[i] = 1, 1
+		}
+		return &Unit{Name: name, Chain: conv.NewDense(k), Norm: m}
+	}
+	g, taps := stem(p.cifar)
+	n.Stem = unit("conv1", "bn1", 3, width, taps, g)
+	in := width
+	for s, count := range p.blocks {
+		var stage []*Block
+		for i := range count {
+			stride := 1
+			if s > 0 && i == 0 {
+				stride = 2
+			}
+			inner := width << s
+			out := inner
+			if p.bottleneck {
+				out = 4 * inner
+			}
+			name := fmt.Sprintf("layer%d.%d", s+1, i)
+			b := &Block{}
+			from := in
+			steps := n.Config.steps(stride)
+			for j, st := range steps {
+				to := inner
+				if j == len(steps)-1 {
+					to = out
+				}
+				b.Units = append(b.Units, unit(fmt.Sprintf("%s.conv%d", name, j+1), fmt.Sprintf("%s.bn%d", name, j+1), from, to, st.taps, st.g))
+				from = to
+			}
+			if opt.ZeroGain {
+				clear(b.Units[len(b.Units)-1].Norm.Weight)
+			}
+			if (in != out || stride != 1) && !n.PadShortcut {
+				short := "downsample"
+				if p.cifar {
+					short = "shortcut"
+				}
+				b.Shortcut = unit(name+"."+short+".0", name+"."+short+".1", in, out, 1, conv.Geometry{Stride: [2]int{stride, stride}})
+			}
+			in = out
+			stage = append(stage, b)
+		}
+		n.Stages = append(n.Stages, stage)
+	}
+	name := "fc"
+	if p.cifar {
+		name = "linear"
+	}
+	n.Head = newHead(name, in, classes, rng)
+	return n, nil
+}
+
+// newHead is a linear layer of random weights.
+func newHead(name string, in, classes int, rng *rand.Rand) *Unit {
+	k := &conv.Kernel{Shape: [4]int{classes, in, 1, 1}, Weight: make([]float32, classes*in), Bias: make([]float32, classes), Geometry: conv.Geometry{}.Normal()}
+	bound := 1 / math.Sqrt(float64(in))
+	for _, v := range [][]float32{k.Weight, k.Bias} {
+		for i := range v {
+			v[i] = float32(bound * (2*rng.Float64() - 1))
+		}
+	}
+	return &Unit{Name: name, Chain: conv.NewDense(k)}
+}
+
+// SetHead gives the network a new head of random weights for another number of
+// classes.
+func (n *Net) SetHead(classes int, seed uint64) error {
+	if classes < 1 || classes > 1<<20 {
+		return fmt.Errorf("%w: %d classes; want 1 to %d", ErrUnknown, classes, 1<<20)
+	}
+	n.Head = newHead(n.Head.Name, n.Head.Chain.In(), classes, rand.New(rand.NewPCG(seed, 0x68656164)))
+	n.Classes = classes
+	return nil
+}
