@@ -1,12 +1,20 @@
 package resnet
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
+	"github.com/lowrank-go/lowrank/model"
 )
 
 func randomMap(seed uint64, n, h, w, c int) *conv.Map {
@@ -72,5 +80,298 @@ func BenchmarkStep(b *testing.B) {
 				b.ReportMetric(float64(c.batch*b.N)/b.Elapsed().Seconds(), "images/s")
 			})
 		}
+	}
+}
+
+// step is the fixture of a backward pass of PyTorch in float64.
+func stepFixture(t *testing.T, name string) (*conv.Map, *model.StateDict) {
+	t.Helper()
+	x, _ := reference(t, name)
+	sd, err := model.ReadFile(filepath.Join("testdata", name+"_step.npz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x, sd
+}
+
+// pass runs a learner forwards and backwards with the fixtures' labels.
+func pass(t testing.TB, l *Learner, x *conv.Map, workers int) float64 {
+	t.Helper()
+	y, err := l.Forward(t.Context(), x, workers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := l.Config().Classes
+	labels := make([]int, x.N)
+	for i := range labels {
+		labels[i] = i % classes
+	}
+	g := make([]float32, len(y))
+	loss := nn.CrossEntropy(g, y, labels, classes, .1, workers)
+	if err := l.Backward(t.Context(), g, workers); err != nil {
+		t.Fatal(err)
+	}
+	return loss
+}
+
+func relative(got, want []float32) float64 {
+	var d, n float64
+	for i, v := range want {
+		d += (float64(got[i]) - float64(v)) * (float64(got[i]) - float64(v))
+		n += float64(v) * float64(v)
+	}
+	return math.Sqrt(d / max(n, 1e-12))
+}
+
+func learner(t testing.TB, n *Net, opt LearnerOptions) *Learner {
+	t.Helper()
+	l, err := n.NewLearner(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func exported(t testing.TB, p *Param, values []float32) []float32 {
+	t.Helper()
+	v, err := p.Export(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
+	for _, f := range fixtures {
+		for _, fixed := range []bool{false, true} {
+			mode := ""
+			if fixed {
+				mode = "fixed_"
+			}
+			t.Run(mode+f.name, func(t *testing.T) {
+				net := fixture(t, f.name, f.opt)
+				x, want := stepFixture(t, f.name)
+				l := learner(t, net, LearnerOptions{FixedNorms: fixed})
+				pass(t, l, x, 2) // the maps are reused
+				l = learner(t, net, LearnerOptions{FixedNorms: fixed})
+				loss := pass(t, l, x, 2)
+				w, _ := want.Get(mode + "loss")
+				if v := w.Data.([]float64)[0]; math.Abs(loss-v) > 1e-5*v {
+					t.Errorf("loss %g, PyTorch has %g", loss, v)
+				}
+				grads := 0
+				for _, n := range want.Names() {
+					if strings.HasPrefix(n, mode+"grad.") {
+						grads++
+					}
+				}
+				if grads != len(l.Params()) {
+					t.Errorf("%d parameters, PyTorch has %d", len(l.Params()), grads)
+				}
+				for _, p := range l.Params() {
+					w, ok := want.Get(mode + "grad." + p.Name)
+					if !ok {
+						t.Errorf("PyTorch has no %s", p.Name)
+						continue
+					}
+					if d := relative(exported(t, p, p.Grad), w.Data.([]float32)); d > 1e-4 {
+						t.Errorf("gradient of %s differs by %.2g", p.Name, d)
+					}
+				}
+				after, err := l.Net()
+				if err != nil {
+					t.Fatal(err)
+				}
+				sd, err := after.StateDict()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, n := range want.Names() {
+					stat, ok := strings.CutPrefix(n, "stat.")
+					if !ok || fixed {
+						continue
+					}
+					w, _ := want.Get(n)
+					got, _ := sd.Get(stat)
+					if d := relative(got.Data.([]float32), w.Data.([]float32)); d > 1e-5 {
+						t.Errorf("%s differs by %.2g", stat, d)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A chain is linear in each stage: the gradient of a stage in a direction is the
+// dense kernel's in what the chain is with the direction in the stage's place.
+func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 3))
+	for _, f := range fixtures {
+		net := fixture(t, f.name, f.opt)
+		dense := net.Clone()
+		chains := map[string]*conv.Chain{}
+		for _, s := range net.Sites() {
+			c := randomChain(rng, s.Chain)
+			chains[s.Name] = c
+			k, err := c.Kernel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, c := range map[*Net]*conv.Chain{net: c, dense: conv.NewDense(k)} {
+				if err := n.Replace(s.Name, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		x, _ := reference(t, f.name)
+		l, d := learner(t, net, LearnerOptions{FixedNorms: true}), learner(t, dense, LearnerOptions{FixedNorms: true})
+		if a, b := pass(t, l, x, 2), pass(t, d, x, 2); math.Abs(a-b) > 1e-4*b {
+			t.Errorf("%s: loss %g, of the dense network %g", f.name, a, b)
+		}
+		kernels := map[string][]float32{}
+		for _, p := range d.Params() {
+			kernels[p.Name] = exported(t, p, p.Grad)
+		}
+		for _, p := range l.Params() {
+			if p.Kind != Weight {
+				if e := relative(exported(t, p, p.Grad), kernels[strings.ReplaceAll(p.Name, ".2.bias", ".bias")]); e > 1e-3 {
+					t.Errorf("%s: gradient of %s differs by %.2g", f.name, p.Name, e)
+				}
+				continue
+			}
+			c := *chains[p.Unit]
+			direction := *c.Stages[p.stage]
+			direction.Weight = make([]float32, len(direction.Weight))
+			for i := range direction.Weight {
+				direction.Weight[i] = float32(rng.NormFloat64())
+			}
+			c.Stages = slices.Clone(c.Stages)
+			c.Stages[p.stage] = &direction
+			k, err := c.Kernel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, want, size float64
+			for i, v := range exported(t, p, p.Grad) {
+				got += float64(v) * float64(direction.Weight[i])
+			}
+			for i, v := range kernels[p.Unit+".weight"] {
+				want += float64(v) * float64(k.Weight[i])
+				size += math.Abs(float64(v) * float64(k.Weight[i]))
+			}
+			if math.Abs(got-want) > 1e-3*size+1e-6 {
+				t.Errorf("%s: derivative of %s in a direction is %g, by the kernel %g", f.name, p.Name, got, want)
+			}
+		}
+	}
+}
+
+func TestWhatLearnsHasTheGradientsOfTheWholeNetwork(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		f := fixtures[rapid.IntRange(0, len(fixtures)-1).Draw(rt, "net")]
+		fixed := rapid.Bool().Draw(rt, "fixed")
+		net := fixture(t, f.name, f.opt)
+		x, _ := reference(t, f.name)
+		all := learner(t, net, LearnerOptions{FixedNorms: fixed})
+		pass(t, all, x, 2)
+		chance := rapid.SampledFrom([]float64{.02, .1, .5, .9}).Draw(rt, "chance")
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
+		some := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: func(*Param) bool { return rng.Float64() < chance }})
+		before, err := some.Net()
+		if err != nil {
+			t.Fatal(err)
+		}
+		workers := rapid.IntRange(1, 3).Draw(rt, "workers")
+		pass(t, some, x, workers)
+		pass(t, some, x, workers)
+		if !fixed { // the statistics of the second pass do not matter to gradients
+			pass(t, all, x, 2)
+		}
+		want := map[string][]float32{}
+		for _, p := range all.Params() {
+			want[p.Name] = exported(t, p, p.Grad)
+		}
+		for _, p := range some.Params() {
+			got := exported(t, p, p.Grad)
+			// Folding rounds differently.
+			if !fixed && !slices.Equal(got, want[p.Name]) || relative(got, want[p.Name]) > 1e-4 {
+				rt.Errorf("%s: gradient of %s differs by %.2g", f.name, p.Name, relative(got, want[p.Name]))
+			}
+		}
+		// Nothing but statistics changes without a step.
+		after, err := some.Net()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, u := range after.all() {
+			b := before.all()[i]
+			for j, s := range u.Chain.Stages {
+				if !slices.Equal(s.Weight, b.Chain.Stages[j].Weight) {
+					rt.Errorf("%s changed", u.Name)
+				}
+			}
+			if u.Norm != nil && fixed && !slices.Equal(u.Norm.Mean, b.Norm.Mean) {
+				rt.Errorf("%s: statistics changed", u.Name)
+			}
+		}
+	})
+}
+
+func TestLossFallsAndResultsDoNotDependOnWorkers(t *testing.T) {
+	n, err := New("resnet20", 10, NewOptions{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := randomMap(1, 16, 32, 32, 3)
+	var first []float32
+	for _, workers := range []int{1, 3} {
+		l := learner(t, n, LearnerOptions{})
+		step := stepper(t, l, x, workers)
+		begin := pass(t, l, x, workers)
+		for range 5 {
+			step()
+		}
+		if end := pass(t, l, x, workers); end > .9*begin {
+			t.Errorf("loss %g after five steps, %g before", end, begin)
+		}
+		var all []float32
+		for _, p := range l.Params() {
+			all = append(all, p.Value...)
+		}
+		if first == nil {
+			first = all
+		} else if !slices.Equal(all, first) {
+			t.Error("weights depend on the number of workers")
+		}
+	}
+}
+
+func TestNewNetworksAreThePublishedOnes(t *testing.T) {
+	for arch, params := range map[string]int{"resnet18": 11689512, "resnet34": 21797672, "resnet50": 25557032} {
+		n, err := New(arch, 1000, NewOptions{})
+		if err != nil || n.Params() != params {
+			t.Errorf("%s has %d parameters (%v), want %d", arch, n.Params(), err, params)
+		}
+	}
+	for arch, params := range map[string]int{"resnet20": 269722, "resnet32": 464154, "resnet44": 658586, "resnet56": 853018} {
+		n, err := New(arch, 10, NewOptions{Seed: 5, ZeroGain: true})
+		if err != nil || n.Params() != params {
+			t.Errorf("%s has %d parameters (%v), want %d", arch, n.Params(), err, params)
+		}
+		sd, err := n.StateDict()
+		if err != nil {
+			t.Fatal(err)
+		}
+		delete(sd.Meta, model.ManifestKey)
+		back, err := Load(sd, Options{})
+		if err != nil || back.Arch != arch || back.Params() != params {
+			t.Errorf("%s comes back as %v (%v)", arch, back, err)
+		}
+	}
+	if _, err := New("vgg", 10, NewOptions{}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("an unknown architecture gave %v", err)
+	}
+	if _, err := New("resnet20", 0, NewOptions{}); !errors.Is(err, ErrUnknown) {
+		t.Errorf("no classes gave %v", err)
 	}
 }
