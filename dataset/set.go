@@ -108,7 +108,7 @@ func Subset(s Set, indices []int) (Set, error) {
 			return nil, err
 		}
 	}
-	return &subset{Set: s, indices: slices.Clone(indices)}, nil
+	return newSubset(s, slices.Clone(indices)), nil
 }
 
 // Sample is the set of n images spread evenly over s: number i·Len/n for i below
@@ -122,11 +122,20 @@ func Sample(s Set, n int) (Set, error) {
 	if n == 0 || n >= size {
 		return s, nil
 	}
+	if e, ok := s.(exchangeable); ok {
+		return e.first(n), nil
+	}
 	indices := make([]int, n)
 	for i := range indices {
 		indices[i] = int(int64(i) * int64(size) / int64(n))
 	}
 	return Subset(s, indices)
+}
+
+// exchangeable is implemented by sets whose first n images are as good a sample
+// as any n others.
+type exchangeable interface {
+	first(n int) Set
 }
 
 // HoldOut divides s at random into two sets, each in the order of s: held has
@@ -162,7 +171,7 @@ func HoldOut(s Set, fraction float64, seed uint64) (rest, held Set, err error) {
 		}
 		in[k] = append(in[k], i)
 	}
-	return &subset{s, in[0]}, &subset{s, in[1]}, nil
+	return newSubset(s, in[0]), newSubset(s, in[1]), nil
 }
 
 type subset struct {

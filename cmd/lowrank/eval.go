@@ -29,7 +29,8 @@ func newEval() *cobra.Command {
 accuracy, the mean cross-entropy, parameters and multiply-accumulates. MODEL is
 a PyTorch checkpoint, a safetensors file, or an output of compress.`,
 		Example: `  lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
-  lowrank eval small.safetensors --data folder:images.zip --json`,
+  lowrank eval small.safetensors --data folder:images.zip --json
+  lowrank eval letters.safetensors --data glyphs:letters`,
 		Args: exactly(1, "a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if df.data == "" {
