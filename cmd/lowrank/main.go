@@ -37,6 +37,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		if errors.Is(err, errBestSoFar) {
 			fmt.Fprintln(stderr, "lowrank: interrupted; the result is the best so far")
+		} else if errors.Is(err, errResumable) {
+			fmt.Fprintln(stderr, "lowrank: interrupted; the checkpoint is written, --resume goes on from it")
 		} else {
 			fmt.Fprintln(stderr, "lowrank: interrupted; no output was written")
 		}
@@ -75,12 +77,15 @@ them. Everything runs on the CPU, from one binary.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newInspect(), newCompress(), newEval(), newDecompose())
+	root.AddCommand(newInspect(), newCompress(), newTrain(), newEval(), newDecompose())
 	return root
 }
 
 // errBestSoFar is wrapped by errors that did not keep a command from its result.
 var errBestSoFar = errors.New("the result is the best so far")
+
+// errResumable is wrapped by errors of runs that can go on.
+var errResumable = errors.New("the run can go on")
 
 // usageError is a mistake in how the command was called.
 type usageError struct{ error }
@@ -93,6 +98,16 @@ func usagef(format string, args ...any) error {
 func exactly(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
+			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// atMost wants up to n arguments and says what they are.
+func atMost(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > n {
 			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
 		}
 		return nil

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/internal/chart"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/train"
+)
+
+// trainReport is what train prints with --json.
+type trainReport struct {
+	Arch     string        `json:"arch"`
+	Params   int           `json:"params"`
+	MACs     int64         `json:"macs"`
+	Recipe   train.Recipe  `json:"recipe"`
+	Accuracy *float64      `json:"accuracy"`
+	Loss     *float64      `json:"loss"`
+	Samples  int           `json:"samples"`
+	Seconds  float64       `json:"seconds"`
+	Output   string        `json:"output,omitempty"`
+	Epochs   []train.Epoch `json:"epochs"`
+}
+
+// recipeFlags are the flags of every command that trains.
+type recipeFlags struct {
+	train.Recipe
+	augment string
+	holdout float64
+	resume  bool
+	every   time.Duration
+}
+
+func (f *recipeFlags) add(cmd *cobra.Command, epochs string) {
+	fl := cmd.Flags()
+	fl.IntVar(&f.Epochs, epochs, f.Epochs, "epochs")
+	fl.StringVar(&f.Optimiser, "optimiser", train.SGD, "sgd, adam or adamw")
+	fl.Float64Var(&f.Rate, "lr", f.Rate, "learning rate at its peak; 0 means 0.1 for sgd, 0.001 for the others")
+	fl.Float64Var(&f.Momentum, "momentum", .9, "momentum of sgd")
+	fl.BoolVar(&f.Nesterov, "nesterov", false, "Nesterov's momentum")
+	fl.Float64Var(&f.Decay, "decay", f.Decay, "weight decay, of weights only unless --decay-all")
+	fl.BoolVar(&f.DecayAll, "decay-all", false, "decay biases and batch norms too")
+	fl.Float64Var(&f.Warmup, "warmup", f.Warmup, "epochs in which the rate rises from 0")
+	fl.StringVar(&f.Schedule, "schedule", train.Cosine, "of the rate: cosine, steps or constant")
+	fl.Float64SliceVar(&f.Milestones, "milestones", nil, "epochs at which --schedule steps multiplies the rate by --gamma")
+	fl.Float64Var(&f.Gamma, "gamma", .1, "what the rate is multiplied by at a milestone")
+	fl.Float64Var(&f.Smoothing, "smoothing", 0, "label smoothing")
+	fl.Float64Var(&f.Mixup, "mixup", 0, "mix images and labels by shares from Beta(V, V)")
+	fl.Float64Var(&f.Clip, "clip", 0, "greatest norm of the gradient, 0 for none")
+	fl.Float64Var(&f.EMA, "ema", 0, "train an average of the weights with this decay a step")
+	fl.StringVar(&f.augment, "augment", "auto", "auto, none, crop, flip, crop,flip or resized-crop,flip; auto flips nothing but photographs")
+	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
+	fl.DurationVar(&f.every, "checkpoint-every", time.Minute, "write the checkpoint this often, beside after each epoch")
+	fl.BoolVar(&f.resume, "resume", false, "go on from the checkpoint, if there is one")
+}
+
+// trainingData are the sets that a run trains on and is validated with.
+func (f *recipeFlags) trainingData(spec string, limit int, seed uint64) (data, validation dataset.Set, err error) {
+	if spec == "" {
+		return nil, nil, usagef("training needs --data")
+	}
+	if limit < 0 {
+		return nil, nil, usagef("--limit %d; want a number of images, or 0 for all", limit)
+	}
+	if !(f.holdout >= 0 && f.holdout < 1) {
+		return nil, nil, usagef("--validation %g; want a share of at least 0 and below 1", f.holdout)
+	}
+	if data, err = dataset.Open(spec, dataset.Options{Split: dataset.Train, Limit: limit}); err != nil {
+		return nil, nil, err
+	}
+	if f.holdout > 0 {
+		return dataset.HoldOut(data, f.holdout, seed)
+	}
+	validation, err = dataset.Open(spec, dataset.Options{Split: dataset.Test})
+	return data, validation, err
+}
+
+// trainingFiles are where a run keeps what is not its result.
+func trainingFiles(out string) (checkpoint, log, curve string) {
+	stem := strings.TrimSuffix(out, filepath.Ext(out))
+	return stem + ".checkpoint", stem + ".jsonl", stem + ".svg"
+}
+
+// drawCurve draws a run's losses.
+func drawCurve(path, title string, epochs []train.Epoch) error {
+	c := chart.Chart{Title: title, XLabel: "epoch", YLabel: "loss", LogY: true, Lines: []chart.Line{{Name: "training"}, {Name: "validation"}}}
+	for _, e := range epochs {
+		c.Lines[0].X, c.Lines[0].Y = append(c.Lines[0].X, float64(e.Epoch)), append(c.Lines[0].Y, e.Loss)
+		if e.ValLoss != nil {
+			c.Lines[1].X, c.Lines[1].Y = append(c.Lines[1].X, float64(e.Epoch)), append(c.Lines[1].Y, *e.ValLoss)
+		}
+	}
+	b, err := c.Draw(path)
+	if err != nil {
+		return err
+	}
+	return model.WriteAtomic(path, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}
+
+type trainFlags struct {
+	modelFlags
+	recipeFlags
+	arch    string
+	data    string
+	limit   int
+	project bool
+	zero    bool
+	out     string
+	force   bool
+}
+
+func newTrain() *cobra.Command {
+	f := trainFlags{recipeFlags: recipeFlags{Recipe: train.Recipe{Epochs: 20, Decay: 5e-4, Warmup: 1}}}
+	cmd := &cobra.Command{
+		Use:   "train [MODEL] --data DATA -o OUT",
+		Short: "Train a residual network",
+		Long: `Trains a residual network on labelled images: one of --arch with random weights,
+or MODEL from where it is. OUT is a safetensors file. Beside it, with other
+endings, lie the checkpoint (.checkpoint) from which --resume goes on exactly
+where the run was, the log (.jsonl, a line an epoch) and the curve of the losses
+(.svg). The run is validated on the test split, or on --validation S, a share of
+the training images that is held out.
+
+Results depend on the seed and on nothing else: not on --threads, and not on how
+often a run was interrupted.`,
+		Example: `  lowrank train --arch resnet20 --data glyphs:letters --epochs 10 -o letters.safetensors
+  lowrank train --arch resnet20 --data cifar10:cifar-10-batches-bin --epochs 100 --validation 0.1 -o cifar.safetensors
+  lowrank train small.safetensors --data folder:photos --epochs 3 --lr 0.01 -o tuned.safetensors`,
+		Args: atMost(1, "at most a model file"),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+	}
+	f.modelFlags.add(cmd)
+	f.recipeFlags.add(cmd, "epochs")
+	fl := cmd.Flags()
+	fl.StringVar(&f.arch, "arch", "", "network to train from random weights: "+strings.Join(resnet.Architectures(), ", "))
+	fl.StringVar(&f.data, "data", "", "labelled images; see lowrank eval --help")
+	fl.IntVar(&f.Batch, "batch", 128, "images of a step")
+	fl.IntVar(&f.limit, "limit", 0, "train on N images spread evenly over the data, 0 for all")
+	fl.BoolVar(&f.project, "projection", false, "with --arch: 1×1 shortcuts in CIFAR networks in place of padding")
+	fl.BoolVar(&f.zero, "zero-gain", false, "with --arch: begin with each block's last batch norm at zero")
+	fl.Uint64Var(&f.Seed, "seed", 1, "seed of everything random")
+	fl.StringVarP(&f.out, "output", "o", "", "file to write (safetensors)")
+	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
+	return cmd
+}
+
+func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
+	if f.out == "" {
+		return usagef("train needs -o OUT")
+	}
+	if (f.arch == "") == (len(args) == 0) {
+		return usagef("train needs either --arch or a model file")
+	}
+	if err := f.Recipe.Validate(); err != nil {
+		return usageError{err}
+	}
+	if err := checkOutput(f.out, f.force); err != nil {
+		return err
+	}
+	data, validation, err := f.trainingData(f.data, f.limit, f.Seed)
+	if err != nil {
+		return err
+	}
+	defer dataset.Close(data)
+	defer dataset.Close(validation)
+	var net *resnet.Net
+	if f.arch != "" {
+		net, err = resnet.New(f.arch, data.Classes(), resnet.NewOptions{
+			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
+		})
+		if err != nil {
+			return err
+		}
+	} else if net, err = f.net(args[0]); err != nil {
+		return err
+	} else if net.Classes != data.Classes() {
+		if err := net.SetHead(data.Classes(), f.Seed); err != nil {
+			return err
+		}
+	}
+	learner, err := net.NewLearner(resnet.LearnerOptions{})
+	if err != nil {
+		return err
+	}
+	checkpoint, log, curve := trainingFiles(f.out)
+	if !f.resume {
+		if err := checkOutput(checkpoint, f.force); err != nil {
+			return fmt.Errorf("%w, and --resume goes on from it", err)
+		}
+		if err := os.Remove(checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	start := time.Now()
+	job, err := f.job(cmd, f.data, net.Config, learner, data, validation, f.threads)
+	if err != nil {
+		return err
+	}
+	job.Checkpoint, job.Log = checkpoint, log
+	epochs, err := job.Run(cmd.Context())
+	if err != nil {
+		if cmd.Context().Err() != nil {
+			return fmt.Errorf("%w (%w)", err, errResumable)
+		}
+		return err
+	}
+	if net, err = learner.Net(); err != nil {
+		return err
+	}
+	sd, err := net.StateDict()
+	if err != nil {
+		return err
+	}
+	if err := model.WriteSafetensors(f.out, sd); err != nil {
+		return err
+	}
+	if len(epochs) > 0 {
+		if err := drawCurve(curve, fmt.Sprintf("%s on %s", net.Arch, data.Name()), epochs); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	r := trainReport{Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), Recipe: job.Recipe, Samples: validation.Len(),
+		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs}
+	if n := len(epochs); n > 0 {
+		r.Accuracy, r.Loss = epochs[n-1].ValAccuracy, epochs[n-1].ValLoss
+	}
+	if f.json {
+		return printJSON(cmd.OutOrStdout(), r)
+	}
+	if r.Accuracy != nil {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: top-1 %.2f %% of %d images, loss %.4f, after %d epochs (%.0f s); wrote %s\n",
+			r.Arch, 100**r.Accuracy, r.Samples, *r.Loss, len(epochs), r.Seconds, f.out)
+	}
+	return nil
+}
+
+// job is the job of the flags.
+func (f *recipeFlags) job(cmd *cobra.Command, spec string, c resnet.Config, l *resnet.Learner, data, validation dataset.Set, threads int) (*train.Job, error) {
+	recipe := f.Recipe
+	var err error
+	if recipe.Augment, err = parseAugment(f.augment, spec, c); err != nil {
+		return nil, err
+	}
+	line := progressLine(cmd, "train")
+	out := cmd.ErrOrStderr()
+	return &train.Job{
+		Learner: l, Data: data, Preprocess: c.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
+		Progress: func(p train.Progress) {
+			left := float64((p.Epochs-p.Epoch)*p.Steps+p.Steps-p.Step) * float64(recipe.Batch) / p.Rate
+			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, top-1 %.1f %%, %.0f images/s, %v left",
+				p.Epoch, p.Epochs, p.Loss, 100*p.Accuracy, p.Rate, time.Duration(left*float64(time.Second)).Round(time.Second)))
+		},
+		Validate: func(ctx context.Context) (resnet.Score, error) {
+			net, err := l.Net()
+			if err != nil {
+				return resnet.Score{}, err
+			}
+			p, err := net.Compile()
+			if err != nil {
+				return resnet.Score{}, err
+			}
+			s, err := resnet.Evaluate(ctx, p, validation, resnet.EvalOptions{Workers: threads})
+			if err == nil {
+				line.Done()
+				fmt.Fprintf(out, "validation: top-1 %.2f %%, loss %.4f\n", 100*s.Accuracy(), s.Loss)
+			}
+			return s, err
+		},
+	}, nil
+}
+
+// preprocessFor is how a new network sees images.
+func preprocessFor(spec string) dataset.Preprocess {
+	if strings.HasPrefix(spec, "glyphs:") {
+		return dataset.Glyphs
+	}
+	return dataset.Preprocess{} // the architecture's
+}
+
+// parseAugment reads --augment for a network and data.
+func parseAugment(text, spec string, c resnet.Config) (dataset.Augment, error) {
+	var a dataset.Augment
+	photographs := !strings.HasPrefix(spec, "glyphs:") && !strings.HasPrefix(spec, "idx:")
+	switch text {
+	case "none", "":
+		return a, nil
+	case "auto":
+		if c.CIFAR {
+			return dataset.Augment{Pad: 4, Flip: photographs}, nil
+		}
+		return dataset.Augment{Flip: photographs}, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		switch part {
+		case "crop":
+			a.Pad = 4
+		case "flip":
+			a.Flip = true
+		default:
+			return a, usagef("augmentation %q in %q; want auto, none, or some of crop, resized-crop and flip", part, text)
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,80 @@
+package resnet
+
+import (
+	"fmt"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/model"
+)
+
+// Classes is the number of logits of an image.
+func (l *Learner) Classes() int { return l.net.Classes }
+
+// Statistics are the running means and variances that Forward updates, the learner's
+// own memory, in execution order; none where norms are fixed.
+func (l *Learner) Statistics() [][]float32 {
+	var s [][]float32
+	for _, t := range l.units {
+		if t.norm != nil && !t.fixed {
+			s = append(s, t.norm.Mean, t.norm.Var)
+		}
+	}
+	return s
+}
+
+// State is the state dict of the network as it is now, from which SetState goes on.
+func (l *Learner) State() (*model.StateDict, error) {
+	n, err := l.Net()
+	if err != nil {
+		return nil, err
+	}
+	return n.StateDict()
+}
+
+// SetState gives the learner the weights and statistics of a state dict of the same
+// network. Weights of units that do not learn at all are not looked at.
+func (l *Learner) SetState(sd *model.StateDict) error {
+	n, err := Load(sd, Options{})
+	if err != nil {
+		return err
+	}
+	units := n.all()
+	if len(units) != len(l.units) {
+		return fmt.Errorf("%w: a state of %s for a learner of %s", conv.ErrShape, n.Arch, l.net.Arch)
+	}
+	for i, t := range l.units {
+		u := units[i]
+		fail := func(err error) error { return fmt.Errorf("%s: %w", u.Name, err) }
+		if t.conv == nil {
+			continue
+		}
+		layers := t.conv.Layers()
+		if len(u.Chain.Stages) != len(layers) {
+			return fail(fmt.Errorf("%w: a chain of %d stages, the learner has %d", conv.ErrShape, len(u.Chain.Stages), len(layers)))
+		}
+		for j, s := range u.Chain.Stages {
+			if err := t.conv.Import(j, layers[j].Weights(), s.Weight); err != nil {
+				return fail(err)
+			}
+			if s.Bias != nil {
+				if err := t.conv.SetBiases(j, layers[j].Bias(), s.Bias); err != nil {
+					return fail(err)
+				}
+			}
+			layers[j].Update()
+		}
+		if m := t.unit.Norm; m != nil {
+			if len(u.Norm.Mean) != len(m.Mean) {
+				return fail(fmt.Errorf("%w: %d channels, the learner has %d", conv.ErrShape, len(u.Norm.Mean), len(m.Mean)))
+			}
+			copy(m.Weight, u.Norm.Weight)
+			copy(m.Bias, u.Norm.Bias)
+			copy(m.Mean, u.Norm.Mean)
+			copy(m.Var, u.Norm.Var)
+			if m.Batches != nil && u.Norm.Batches != nil {
+				*m.Batches = *u.Norm.Batches
+			}
+		}
+	}
+	return nil
+}

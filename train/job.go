@@ -1,0 +1,400 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"gonum.org/v1/gonum/stat/distuv"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/internal/nn"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// ErrDiverged is wrapped by the error of a run whose loss became NaN or infinite.
+var ErrDiverged = errors.New("train: diverged")
+
+// Learner is what a job trains; a *resnet.Learner is one.
+type Learner interface {
+	// Forward gives Classes logits for each image of x; Backward then computes the
+	// gradients of the parameters from that of the logits.
+	Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error)
+	Backward(ctx context.Context, gradient []float32, workers int) error
+	Classes() int
+	Params() []*resnet.Param
+	// Statistics are values that Forward changes.
+	Statistics() [][]float32
+	// Updated is called when parameters or statistics were changed.
+	Updated()
+	// Diverged names what first went wrong in the last Forward.
+	Diverged() string
+	// State is everything that is learnt; SetState goes back to it.
+	State() (*model.StateDict, error)
+	SetState(*model.StateDict) error
+}
+
+// Job is a training run.
+type Job struct {
+	Learner    Learner
+	Data       dataset.Set
+	Preprocess dataset.Preprocess
+	Recipe     Recipe
+	// Validate, where not nil, is called after each epoch, while the learner has the
+	// weights that would come out.
+	Validate func(ctx context.Context) (resnet.Score, error)
+	// Teacher, where not nil, gives logits for Recipe.Teaching. What it returns need
+	// stay valid until its next call only.
+	Teacher func(ctx context.Context, x *conv.Map, workers int) ([]float32, error)
+	// Checkpoint, where not "", is a file that is written after each epoch, whenever
+	// Every has passed (0 means a minute), and when the context ends.
+	Checkpoint string
+	Every      time.Duration
+	// Resume goes on from the checkpoint, if that is there. It is an error if it is
+	// another job's.
+	Resume bool
+	// Log, where not "", is a file with a line of JSON, an Epoch, for each epoch.
+	Log string
+	// Progress, where not nil, is called after each step.
+	Progress func(Progress)
+	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change the
+	// result.
+	Workers int
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	// Epoch and Step are being worked on, counted from 1; Step is within the epoch.
+	Epoch, Epochs, Step, Steps int
+	// Loss and Accuracy are means over the epoch so far.
+	Loss, Accuracy float64
+	// Rate is in images a second, over what this process did.
+	Rate float64
+}
+
+// Epoch is the log of one epoch.
+type Epoch struct {
+	Epoch    int     `json:"epoch"` // counted from 1
+	Rate     float64 `json:"rate"`  // the learning rate of its last step
+	Loss     float64 `json:"loss"`  // mean over its images, as they were seen
+	Accuracy float64 `json:"accuracy"`
+	// The validation's; nil without one.
+	ValLoss         *float64 `json:"val_loss,omitempty"`
+	ValAccuracy     *float64 `json:"val_accuracy,omitempty"`
+	Seconds         float64  `json:"seconds"` // of training
+	ImagesPerSecond float64  `json:"images_per_second"`
+}
+
+// position is how far a run is, as a checkpoint holds it.
+type position struct {
+	Format int    `json:"format"`
+	Recipe Recipe `json:"recipe"`
+	// What the data were, to recognise others.
+	Images  int `json:"images"`
+	Classes int `json:"classes"`
+	// Epoch and Step count what is done.
+	Epoch int `json:"epoch"`
+	Step  int `json:"step"`
+	// Of the epoch's steps so far.
+	Loss    float64 `json:"loss"` // summed over images
+	Correct int     `json:"correct"`
+	Seen    int     `json:"seen"`
+	Seconds float64 `json:"seconds"`
+	History []Epoch `json:"history"`
+}
+
+const (
+	positionKey    = "lowrank.train"
+	positionFormat = 1
+)
+
+// run is a job at work.
+type run struct {
+	*Job
+	position
+	recipe   Recipe
+	opt      *optimiser
+	avg      *average
+	steps    int
+	saved    time.Time
+	x        *conv.Map
+	gradient []float32
+	second   []float32
+}
+
+// Run trains, and leaves the learner with the weights that come out: the last, or
+// their average if the recipe has one. It returns the log of all epochs. When the
+// context ends it writes the checkpoint and returns the context's cause; where the
+// loss is no longer finite it stops with an error that wraps ErrDiverged, the
+// checkpoint as it was.
+func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
+	r := &run{Job: j, recipe: j.Recipe.withDefaults(), saved: time.Now()}
+	if err := j.Recipe.Validate(); err != nil {
+		return nil, err
+	}
+	if j.Data.Len() == 0 {
+		return nil, fmt.Errorf("%w: %s", dataset.ErrEmpty, j.Data.Name())
+	}
+	if c := j.Learner.Classes(); j.Data.Classes() > c {
+		return nil, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", ErrRecipe, j.Data.Name(), j.Data.Classes(), c)
+	}
+	if j.Teacher == nil {
+		r.recipe.Teaching = 0
+	}
+	if len(j.Learner.Params()) == 0 {
+		return nil, fmt.Errorf("%w: the network has no parameter that learns", ErrRecipe)
+	}
+	r.steps = (j.Data.Len() + r.recipe.Batch - 1) / r.recipe.Batch
+	r.opt = newOptimiser(&r.recipe, j.Learner.Params())
+	r.avg = newAverage(r.recipe.EMA, j.Learner)
+	r.position = position{Format: positionFormat, Recipe: r.recipe, Images: j.Data.Len(), Classes: j.Data.Classes()}
+	if j.Resume {
+		if err := r.load(); err != nil {
+			return nil, err
+		}
+	}
+	for r.Epoch < r.recipe.Epochs {
+		if err := r.epoch(ctx); err != nil {
+			if ctx.Err() != nil && !errors.Is(err, ErrDiverged) {
+				err = errors.Join(context.Cause(ctx), r.save())
+			}
+			return r.History, err
+		}
+	}
+	if r.avg != nil {
+		r.avg.swap()
+		j.Learner.Updated()
+	}
+	return r.History, nil
+}
+
+// stream is the random numbers for one purpose at one place.
+func (r *run) stream(purpose uint64, at int) *rand.Rand {
+	return rand.New(rand.NewPCG(r.recipe.Seed, purpose<<48+uint64(at)))
+}
+
+const (
+	orderStream = 1 + iota
+	mixupStream
+)
+
+// epoch does what is left of an epoch.
+func (r *run) epoch(ctx context.Context) error {
+	order := r.stream(orderStream, r.Epoch).Perm(r.Images)
+	left := order[r.Step*r.recipe.Batch:]
+	began, seen := time.Now(), 0
+	for b, err := range dataset.TrainBatches(ctx, r.Data, r.Preprocess, left, r.recipe.Batch, r.recipe.Augment, r.recipe.Seed, r.Epoch, r.Workers) {
+		if err != nil {
+			return err
+		}
+		t := time.Now()
+		// A step that is broken off would leave statistics behind that a resumed run
+		// changes again.
+		if err := r.step(context.WithoutCancel(ctx), b); err != nil {
+			return err
+		}
+		r.Seconds += time.Since(t).Seconds()
+		seen += len(b.Labels)
+		if r.Progress != nil {
+			r.Progress(Progress{
+				Epoch: r.Epoch + 1, Epochs: r.recipe.Epochs, Step: r.Step, Steps: r.steps,
+				Loss: r.Loss / float64(r.Seen), Accuracy: float64(r.Correct) / float64(r.Seen),
+				Rate: float64(seen) / time.Since(began).Seconds(),
+			})
+		}
+		every := r.Every
+		if every == 0 {
+			every = time.Minute
+		}
+		if r.Step < r.steps && time.Since(r.saved) > every {
+			if err := r.save(); err != nil {
+				return err
+			}
+		}
+	}
+	e := Epoch{
+		Epoch: r.Epoch + 1, Rate: r.recipe.rate(r.Epoch*r.steps+r.steps-1, r.steps), Loss: r.Loss / float64(r.Seen),
+		Accuracy: float64(r.Correct) / float64(r.Seen), Seconds: r.Seconds, ImagesPerSecond: float64(r.Seen) / r.Seconds,
+	}
+	if r.Validate != nil {
+		err := r.avg.with(r.Learner, func() error {
+			score, err := r.Validate(ctx)
+			if err != nil {
+				return err
+			}
+			loss, accuracy := score.Loss, score.Accuracy()
+			e.ValLoss, e.ValAccuracy = &loss, &accuracy
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	r.History = append(r.History, e)
+	r.Epoch, r.Step, r.Loss, r.Correct, r.Seen, r.Seconds = r.Epoch+1, 0, 0, 0, 0, 0
+	if err := r.save(); err != nil {
+		return err
+	}
+	return r.log()
+}
+
+// step is one step of the optimiser.
+func (r *run) step(ctx context.Context, b dataset.Batch) error {
+	classes := r.Learner.Classes()
+	n := len(b.Labels)
+	at := r.Epoch*r.steps + r.Step
+	for i, label := range b.Labels {
+		if label < 0 || label >= classes {
+			return fmt.Errorf("%w: label %d of an image of %s; the network tells %d classes apart, from 0 (image %d of the batch)", dataset.ErrFormat, label, r.Data.Name(), classes, i)
+		}
+	}
+	x := &conv.Map{N: n, H: b.H, W: b.W, C: 3, Data: b.X}
+	share, partners := 1., b.Labels
+	if r.recipe.Mixup > 0 {
+		x, share, partners = r.mix(x, b.Labels, at)
+	}
+	logits, err := r.Learner.Forward(ctx, x, r.Workers)
+	if err != nil {
+		return err
+	}
+	if cap(r.gradient) < len(logits) {
+		r.gradient, r.second = make([]float32, len(logits)), make([]float32, len(logits))
+	}
+	g := r.gradient[:len(logits)]
+	loss := nn.CrossEntropy(g, logits, b.Labels, classes, r.recipe.Smoothing, r.Workers)
+	if share < 1 {
+		other := nn.CrossEntropy(r.second[:len(logits)], logits, partners, classes, r.recipe.Smoothing, r.Workers)
+		loss = r.blend(g, loss, other, 1-share)
+	}
+	if r.recipe.Teaching > 0 {
+		taught, err := r.Teacher(ctx, x, r.Workers)
+		if err != nil {
+			return fmt.Errorf("teacher: %w", err)
+		}
+		if len(taught) != len(logits) {
+			return fmt.Errorf("%w: the teacher gives %d logits for %d×%d", ErrRecipe, len(taught), n, classes)
+		}
+		other := nn.Distill(r.second[:len(logits)], logits, taught, classes, r.recipe.Temperature, r.Workers)
+		loss = r.blend(g, loss, other, r.recipe.Teaching)
+	}
+	rate := r.recipe.rate(at, r.steps)
+	if math.IsNaN(loss) || math.IsInf(loss, 0) {
+		return r.diverged(loss, rate)
+	}
+	for i, label := range b.Labels {
+		if best(logits[i*classes:(i+1)*classes]) == label {
+			r.Correct++
+		}
+	}
+	if err := r.Learner.Backward(ctx, g, r.Workers); err != nil {
+		return err
+	}
+	r.opt.clip(r.Workers)
+	r.opt.step(at+1, rate, r.Workers)
+	r.Learner.Updated()
+	r.avg.add(at+1, r.Workers)
+	r.Loss += loss * float64(n)
+	r.Seen += n
+	r.Step++
+	return nil
+}
+
+// blend gives the second gradient and loss a share of the first.
+func (r *run) blend(g []float32, loss, second, share float64) float64 {
+	for i, v := range r.second[:len(g)] {
+		g[i] += float32(share) * (v - g[i])
+	}
+	return loss + share*(second-loss)
+}
+
+// mix is x with each image mixed with another of the batch, the share of the first,
+// and the labels of the others.
+func (r *run) mix(x *conv.Map, labels []int, at int) (*conv.Map, float64, []int) {
+	rng := r.stream(mixupStream, at)
+	share := distuv.Beta{Alpha: r.recipe.Mixup, Beta: r.recipe.Mixup, Src: rng}.Rand()
+	partners := make([]int, len(labels))
+	r.x = r.x.Resize(x.N, x.H, x.W, x.C)
+	size := x.H * x.W * x.C
+	for i, p := range rng.Perm(len(labels)) {
+		partners[i] = labels[p]
+		other := x.Data[p*size : (p+1)*size]
+		for j, v := range x.Data[i*size : (i+1)*size] {
+			r.x.Data[i*size+j] = other[j] + float32(share)*(v-other[j])
+		}
+	}
+	return r.x, share, partners
+}
+
+// best is the class of the highest logit, the lower of equals.
+func best(logits []float32) int {
+	at := 0
+	for c, v := range logits {
+		if v > logits[at] {
+			at = c
+		}
+	}
+	return at
+}
+
+func (r *run) diverged(loss, rate float64) error {
+	where := r.Learner.Diverged()
+	if where == "" {
+		where = "the logits"
+	}
+	hint := ""
+	if r.Checkpoint != "" && (r.Epoch > 0 || r.Step > 0) {
+		hint = "; the checkpoint before it is kept"
+	}
+	return fmt.Errorf("%w: the loss is %g at epoch %d, step %d of %d, with a rate of %.3g, and %s is the first layer that is not finite; a lower rate, a warm-up or a bound on the gradient may help%s",
+		ErrDiverged, loss, r.Epoch+1, r.Step+1, r.steps, rate, where, hint)
+}
+
+// save writes the checkpoint.
+func (r *run) save() error {
+	r.saved = time.Now()
+	if r.Checkpoint == "" {
+		return nil
+	}
+	sd, err := r.Learner.State()
+	if err != nil {
+		return err
+	}
+	if err := sd.CheckFinite(); err != nil {
+		return fmt.Errorf("%w: at epoch %d, step %d: %w; the checkpoint before it is kept", ErrDiverged, r.Epoch+1, r.Step, err)
+	}
+	if err := r.opt.save(sd); err != nil {
+		return err
+	}
+	if err := r.avg.save(sd); err != nil {
+		return err
+	}
+	text, err := json.Marshal(r.position)
+	if err != nil {
+		return err
+	}
+	sd.Meta[positionKey] = string(text)
+	return model.WriteSafetensors(r.Checkpoint, sd)
+}
+
+// log writes the whole log, so that it is never longer than the run.
+func (r *run) log() error {
+	if r.Log == "" {
+		return nil
+	}
+	return model.WriteAtomic(r.Log, func(w io.Writer) error {
+		enc := json.NewEncoder(w)
+		for _, e := range r.History {
+			if err := enc.Encode(e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
