@@ -9,9 +9,10 @@ import (
 	"sync/atomic"
 )
 
-// Batch is consecutive images of a set, as inputs of a network.
+// Batch is consecutive images of a set, or of an order of its images, as inputs
+// of a network.
 type Batch struct {
-	// First is the number, in the set, of the first image.
+	// First is the place, in the set or in the order, of the first image.
 	First int
 	// H and W are the height and width of the inputs.
 	H, W int
@@ -36,12 +37,47 @@ type Batch struct {
 // the context's end. Leaving the loop early stops the goroutines; none is left
 // when the loop ends.
 func Batches(ctx context.Context, s Set, p Preprocess, n, workers int) iter.Seq2[Batch, error] {
+	return batches(ctx, s, p, nil, Epoch{Batch: n, Workers: workers})
+}
+
+// Epoch is one run over images to train on.
+type Epoch struct {
+	// Order has the numbers of the images in the order in which they come.
+	// Numbers may repeat.
+	Order []int
+	// Batch is the number of images at a time; the last batch has what is
+	// left. Skip is how many batches are passed over at the start, as where
+	// training goes on in the middle of an epoch: the others are as if it had
+	// not been interrupted.
+	Batch, Skip int
+	// Augment changes the images at random, by Seed and Number, the epoch's
+	// number, and each image's number in the set.
+	Augment      Augment
+	Seed, Number uint64
+	// Workers is the number of goroutines, 0 for GOMAXPROCS; what comes does
+	// not depend on it.
+	Workers int
+}
+
+// TrainBatches is [Batches] in a given order, with augmentation. The errors are
+// those of Batches, or wrap ErrSpec or ErrIndex if the epoch makes no sense; that
+// of an image ends the iteration after all batches before the one it is in.
+func TrainBatches(ctx context.Context, s Set, p Preprocess, e Epoch) iter.Seq2[Batch, error] {
+	order := e.Order
+	if order == nil {
+		order = []int{}
+	}
+	return batches(ctx, s, p, order, e)
+}
+
+// batches runs over the images in order, or over all if order is nil.
+func batches(ctx context.Context, s Set, p Preprocess, order []int, e Epoch) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		if n < 1 {
-			yield(Batch{}, fmt.Errorf("%w: batches of %d images", ErrSpec, n))
-			return
+		l := &loader{set: s, p: p, e: e, order: order, count: s.Len(), w: p.Crop[0], h: p.Crop[1]}
+		if order != nil {
+			l.count = len(order)
 		}
-		if err := p.Validate(); err != nil {
+		if err := l.validate(); err != nil {
 			yield(Batch{}, err)
 			return
 		}
@@ -49,20 +85,21 @@ func Batches(ctx context.Context, s Set, p Preprocess, n, workers int) iter.Seq2
 			yield(Batch{}, err)
 			return
 		}
-		if s.Len() == 0 {
+		if l.count == 0 {
 			return
 		}
-		l := &loader{set: s, p: p, table: p.table(), w: p.Crop[0], h: p.Crop[1]}
+		l.table = p.table()
 		if l.w == 0 {
 			if err := l.measure(); err != nil {
 				yield(Batch{}, err)
 				return
 			}
 		}
+		workers := e.Workers
 		if workers < 1 {
 			workers = runtime.GOMAXPROCS(0)
 		}
-		l.run(ctx, n, min(workers, s.Len()), yield)
+		l.run(ctx, e.Batch, min(workers, l.count), yield)
 	}
 }
 
@@ -70,18 +107,55 @@ func Batches(ctx context.Context, s Set, p Preprocess, n, workers int) iter.Seq2
 type loader struct {
 	set   Set
 	p     Preprocess
+	e     Epoch
 	table *table
+	// order is nil for the order of the set; count is how many images come.
+	order []int
+	count int
 	w, h  int
+}
+
+func (l *loader) validate() error {
+	switch {
+	case l.e.Batch < 1:
+		return fmt.Errorf("%w: batches of %d images", ErrSpec, l.e.Batch)
+	case l.e.Skip < 0:
+		return fmt.Errorf("%w: %d batches to skip", ErrSpec, l.e.Skip)
+	}
+	if err := l.p.Validate(); err != nil {
+		return err
+	}
+	if err := l.e.Augment.Validate(); err != nil {
+		return err
+	}
+	if l.e.Augment.windows() && l.w == 0 {
+		return fmt.Errorf("%w: windows of random area need the width and height of the crop to resize them to", ErrSpec)
+	}
+	for _, i := range l.order {
+		if err := checkIndex(l.set, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// number is the number, in the set, of the image at a place.
+func (l *loader) number(place int) int {
+	if l.order == nil {
+		return place
+	}
+	return l.order[place]
 }
 
 // measure takes the size of the inputs from the first image.
 func (l *loader) measure() error {
-	m, _, err := l.set.At(0)
+	first := l.number(0)
+	m, _, err := l.set.At(first)
 	if err != nil {
-		return l.errorf(0, err)
+		return l.errorf(first, err)
 	}
 	if l.w, l.h, err = l.p.size(m.W, m.H); err != nil {
-		return l.errorf(0, err)
+		return l.errorf(first, err)
 	}
 	return nil
 }
@@ -110,14 +184,19 @@ func (l *loader) run(parent context.Context, n, workers int, yield func(Batch, e
 	defer wg.Wait()
 	defer cancel()
 
+	// Where there are fewer batches than to be skipped, nothing comes.
+	start := l.count
+	if l.e.Skip <= l.count/n {
+		start = l.e.Skip * n
+	}
 	// One batch waits here, one is with the feeder and one with the caller.
 	batches := make(chan *pending, 1)
 	jobs := make(chan job, workers)
 	wg.Go(func() {
 		defer close(jobs)
 		defer close(batches)
-		for first := 0; first < l.set.Len(); first += n {
-			count := min(n, l.set.Len()-first)
+		for first := start; first < l.count; first += n {
+			count := min(n, l.count-first)
 			b := &pending{
 				Batch: Batch{First: first, H: l.h, W: l.w, X: make([]float32, count*l.h*l.w*3), Labels: make([]int, count)},
 				errs:  make([]error, count),
@@ -149,7 +228,7 @@ func (l *loader) run(parent context.Context, n, workers int, yield func(Batch, e
 		})
 	}
 
-	given := 0
+	given := start
 	for b := range batches {
 		select {
 		case <-b.done:
@@ -169,14 +248,14 @@ func (l *loader) run(parent context.Context, n, workers int, yield func(Batch, e
 			return
 		}
 	}
-	if given < l.set.Len() {
+	if given < l.count {
 		yield(Batch{}, context.Cause(parent))
 	}
 }
 
 // load puts an image in its place in the batch.
 func (l *loader) load(j job) error {
-	number := j.b.First + j.i
+	number := l.number(j.b.First + j.i)
 	m, label, err := l.set.At(number)
 	if err != nil {
 		return l.errorf(number, err)
@@ -184,15 +263,48 @@ func (l *loader) load(j job) error {
 	if err := m.validate(); err != nil {
 		return l.errorf(number, err)
 	}
-	w, h, err := l.p.size(m.W, m.H)
-	if err != nil {
+	j.b.Labels[j.i] = label
+	size := l.w * l.h * 3
+	if err := l.input(j.b.X[j.i*size:][:size], m, number); err != nil {
 		return l.errorf(number, err)
 	}
-	if w != l.w || h != l.h {
-		return l.errorf(number, fmt.Errorf("%w: %d×%d pixels (width×height) where the first image has %d×%d; set Crop to make inputs of one size", ErrSize, w, h, l.w, l.h))
+	return nil
+}
+
+// input makes the input of an image.
+func (l *loader) input(x []float32, m Image, number int) error {
+	a := l.e.Augment
+	if a == (Augment{}) {
+		return l.plain(x, m)
 	}
-	j.b.Labels[j.i] = label
-	size := w * h * 3
-	l.p.fill(j.b.X[j.i*size:][:size], w, h, m, l.table)
+	r := draws(l.e.Seed, l.e.Number, number)
+	if a.windows() {
+		left, top, w, h := a.window(r, m.W, m.H)
+		if err := checkScratch(w, h, int64(l.w), int64(l.h)); err != nil {
+			return err
+		}
+		m = cut(m, left, top, w, h)
+		if w != l.w || h != l.h {
+			m = resize(m, l.w, l.h)
+		}
+		Preprocess{}.fill(x, l.w, l.h, m, l.table)
+	} else if err := l.plain(x, m); err != nil {
+		return err
+	}
+	t := l.table
+	a.change(r, x, l.w, l.h, [3]float32{t[0][0], t[1][0], t[2][0]})
+	return nil
+}
+
+// plain makes the input of an image as the preprocessing says.
+func (l *loader) plain(x []float32, m Image) error {
+	w, h, err := l.p.size(m.W, m.H)
+	if err != nil {
+		return err
+	}
+	if w != l.w || h != l.h {
+		return fmt.Errorf("%w: %d×%d pixels (width×height) where the first image has %d×%d; set Crop to make inputs of one size", ErrSize, w, h, l.w, l.h)
+	}
+	l.p.fill(x, w, h, m, l.table)
 	return nil
 }

@@ -26,6 +26,9 @@
 //		// b.X is len(b.Labels)×b.H×b.W×3, float32.
 //	}
 //
+// To train, [TrainBatches] takes an order of the images, which the caller
+// shuffles, and an [Augment], which shifts, mirrors or cuts them at random.
+//
 // # What lies in a directory
 //
 // A specification is KIND:PATH, or a bare PATH whose kind shows in what lies

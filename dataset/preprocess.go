@@ -119,8 +119,8 @@ func (p Preprocess) size(w, h int) (width, height int, err error) {
 	}
 	// The longer side is at most maxSide·maxPixels here, so nothing overflows.
 	rw64, rh64 := p.resized(w, h)
-	if (rw64 != int64(w) || rh64 != int64(h)) && rw64*max(int64(h), rh64) > maxScratch {
-		return 0, 0, fmt.Errorf("%w: an image of %d×%d pixels (width×height) resized to %d×%d", ErrLimit, w, h, rw64, rh64)
+	if err := checkScratch(w, h, rw64, rh64); err != nil {
+		return 0, 0, err
 	}
 	rw, rh := int(rw64), int(rh64)
 	if p.Crop == [2]int{} {
@@ -130,6 +130,14 @@ func (p Preprocess) size(w, h int) (width, height int, err error) {
 		return 0, 0, fmt.Errorf("%w: %d×%d pixels (width×height) are fewer than the crop of %d×%d; set Resize or Pad", ErrSize, rw, rh, p.Crop[0], p.Crop[1])
 	}
 	return p.Crop[0], p.Crop[1], nil
+}
+
+// checkScratch reports resizing that would take too much memory.
+func checkScratch(w, h int, rw, rh int64) error {
+	if (rw != int64(w) || rh != int64(h)) && rw*max(int64(h), rh) > maxScratch {
+		return fmt.Errorf("%w: an image of %d×%d pixels (width×height) resized to %d×%d", ErrLimit, w, h, rw, rh)
+	}
+	return nil
 }
 
 // resized is the size after resizing.
