@@ -76,7 +76,7 @@ func TestRanksUnderNoiseAreFound(t *testing.T) {
 
 // The fewest parameters within a bound, against all ranks there are.
 func TestAChoiceIsNearTheBestOfAll(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		shape := []int{5, 4, 4}
 		x := kernel(seed, 3, .2, shape...)
 		const bound = .3
@@ -84,7 +84,7 @@ func TestAChoiceIsNearTheBestOfAll(t *testing.T) {
 		for i := 1; i <= 5; i++ {
 			for j := 1; j <= 4; j++ {
 				for rank := 1; rank <= 8; rank++ {
-					r, err := Decompose(bg, x, &Settings{Ranks: []int{i, j}, Rank: rank, Plain: true, Fit: cpd.Settings{Starts: 5}})
+					r, err := Decompose(bg, x, &Settings{Ranks: []int{i, j}, Rank: rank, Plain: true, Fit: cpd.Settings{Starts: 5, MaxSweeps: 100}})
 					if err != nil {
 						t.Fatal(err)
 					}
