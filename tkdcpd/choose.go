@@ -120,12 +120,23 @@ type choice struct {
 	error2 float64
 }
 
+// holds tells whether a decomposition with a core of dims and a rank up to most is one
+// of c's form too, which has no more error then.
+func (c *choice) holds(dims []int, most int) bool {
+	for n, d := range dims {
+		if d > c.dims[n] {
+			return false
+		}
+	}
+	return most <= c.rank
+}
+
 func (p *plan) choose(ctx context.Context) (*choice, error) {
 	if dims, err := p.given(); dims != nil || err != nil {
 		if err != nil {
 			return nil, err
 		}
-		c, err := p.project(ctx, dims)
+		c, err := p.project(ctx, tucker.HOOI, dims)
 		switch {
 		case err != nil:
 			return nil, err
@@ -146,7 +157,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		if share == 0 {
 			share = .25
 		}
-		c, err := p.within(ctx, p.RelError*math.Sqrt(share))
+		c, err := p.within(ctx, tucker.HOOI, p.RelError*math.Sqrt(share))
 		if err == nil {
 			c.rank = p.Rank
 		}
@@ -158,22 +169,28 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 	}
 	// The error that is shared out: without a bound, that of a CPD in the budget.
 	whole := p.RelError
+	var best *choice
 	if whole == 0 {
-		if c, err := p.within(ctx, 0); err != nil {
-			return nil, err
-		} else if c, err = p.better(ctx, nil, c); err == nil {
+		c, err := p.within(ctx, tucker.HOSVD, 0)
+		if err == nil {
+			c, err = p.better(ctx, nil, c)
+		}
+		switch {
+		case err == nil:
 			whole = math.Sqrt(c.error2) / tensorops.Norm(p.norms)
-		} else if !errors.Is(err, ErrRank) {
+			if p.Share == 0 {
+				best, all = c, all[1:]
+			}
+		case !errors.Is(err, ErrRank):
 			return nil, err
 		}
-		if !(whole > 0) || whole > 1 { // too small a budget, or a zero tensor
+		if !(whole > 0 && whole < 1) { // too small a budget, or a zero tensor
 			whole = 1
 		}
 	}
-	var best *choice
 	last := fmt.Errorf("%w: a relative error of %g in %d parameters", ErrRank, p.RelError, p.Params)
 	for _, share := range all {
-		c, err := p.within(ctx, whole*math.Sqrt(share))
+		c, err := p.within(ctx, tucker.HOSVD, whole*math.Sqrt(share))
 		if err != nil {
 			return nil, err
 		}
@@ -192,8 +209,16 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 	if best == nil {
 		return nil, last
 	}
-	return best, nil
+	c, err := p.project(ctx, tucker.HOOI, best.dims)
+	if err == nil {
+		c.rank = best.rank
+	}
+	return c, err
 }
+
+// partial is a partial Tucker decomposition: tucker.HOOI, or tucker.HOSVD, which takes
+// a tenth of the time, where one of several is to be chosen.
+type partial func(context.Context, *tensor.Dense, *tucker.Settings) (*tucker.Result, error)
 
 // given are the dimensions of the core that Ranks or VBMF tell, cut to what the modes
 // have; nil where neither is set.
@@ -227,13 +252,13 @@ func (p *plan) given() ([]int, error) {
 
 // within is the Tucker parts of the fewest parameters whose relative error is at most
 // bound, with the same ranks for all.
-func (p *plan) within(ctx context.Context, bound float64) (*choice, error) {
+func (p *plan) within(ctx context.Context, method partial, bound float64) (*choice, error) {
 	if bound == 0 {
-		return p.project(ctx, p.shape)
+		return p.project(ctx, method, p.shape)
 	}
 	dims := slices.Repeat([]int{1}, len(p.shape))
 	for _, x := range p.x {
-		t, err := tucker.HOOI(ctx, x, &tucker.Settings{Modes: p.Modes, RelError: bound, Workers: p.Workers})
+		t, err := method(ctx, x, &tucker.Settings{Modes: p.Modes, RelError: bound, Workers: p.Workers})
 		if err != nil {
 			return nil, err
 		}
@@ -246,12 +271,12 @@ func (p *plan) within(ctx context.Context, bound float64) (*choice, error) {
 			return &choice{dims: dims, parts: []*tucker.Result{t}}, nil
 		}
 	}
-	return p.project(ctx, dims)
+	return p.project(ctx, method, dims)
 }
 
 // project computes the Tucker parts with cores of dims, or of less where an unfolding
 // of the core could not have the rank. Modes of full rank are left alone.
-func (p *plan) project(ctx context.Context, dims []int) (*choice, error) {
+func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice, error) {
 	c := &choice{dims: p.shape}
 	set := &tucker.Settings{Workers: p.Workers}
 	for n, d := range dims {
@@ -264,7 +289,7 @@ func (p *plan) project(ctx context.Context, dims []int) (*choice, error) {
 			c.parts = append(c.parts, &tucker.Result{Tucker: tucker.Tucker{Core: x, Factors: make([]*mat.Dense, len(dims))}})
 			continue
 		}
-		t, err := tucker.HOOI(ctx, x, set)
+		t, err := method(ctx, x, set)
 		if err != nil {
 			return nil, err
 		}
@@ -288,7 +313,7 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 		first = most
 	}
 	switch {
-	case most == 0 && best != nil:
+	case best != nil && best.holds(c.dims, most):
 		return best, nil
 	case most == 0:
 		return nil, fmt.Errorf("%w: rank 1 of a core of %v has more than %d parameters", ErrRank, c.dims, budget)
