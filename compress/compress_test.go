@@ -83,9 +83,13 @@ func TestLowRankKernelsAreFoundExactly(t *testing.T) {
 		g := odd
 		g.Groups = groups
 		k := kernel(t, [4]int{24, 20, 3, 5}, 3, 0, g)
-		for method, want := range map[Method][]int{Tucker: {3, 3}, CP: {3}, SVD: {3}} {
+		for method, want := range map[Method][]int{Tucker: {3, 3}, CP: {3}, TKDCPD: {3, 3, 3}, SVD: {3}} {
 			for _, rule := range []string{"fixed=3", "energy=0.999999999"} {
 				r := one(t, k, Options{Method: method, Rank: rank(t, rule), Seed: 1})
+				if method == TKDCPD && rule != "fixed=3" {
+					// Ranks of the channels that are no cheaper than none.
+					want = []int{24 / groups, 20, 3}
+				}
 				if r.Reason != "" || r.Method != string(method) || !slices.Equal(r.Rank, want) {
 					t.Errorf("%s %s, %d groups: %s rank %v (%s), want rank %v", method, rule, groups, r.Method, r.Rank, r.Reason, want)
 					continue
@@ -109,7 +113,7 @@ func TestLowRankKernelsAreFoundExactly(t *testing.T) {
 
 func TestVBMFFindsTheRankUnderNoise(t *testing.T) {
 	k := kernel(t, [4]int{48, 40, 3, 3}, 5, 0.1, conv.Geometry{Padding: [2]int{1, 1}})
-	for method, want := range map[Method][]int{Tucker: {5, 5}, CP: {5}, SVD: {5}} {
+	for method, want := range map[Method][]int{Tucker: {5, 5}, CP: {5}, TKDCPD: {5, 5, 5}, SVD: {5}} {
 		if r := one(t, k, Options{Method: method, Rank: rank(t, "vbmf")}); !slices.Equal(r.Rank, want) {
 			t.Errorf("%s: rank %v (%s), want %v", method, r.Rank, r.Reason, want)
 		}
@@ -123,7 +127,7 @@ func TestVBMFFindsTheRankUnderNoise(t *testing.T) {
 func TestEnergyIsKeptAndRatioIsNotExceeded(t *testing.T) {
 	for _, shape := range [][4]int{{16, 16, 3, 3}, {32, 12, 3, 3}, {20, 30, 5, 5}, {30, 20, 1, 1}} {
 		k := kernel(t, shape, 12, 0.3, conv.Geometry{})
-		for _, method := range []Method{Tucker, CP, SVD} {
+		for _, method := range []Method{Tucker, CP, TKDCPD, SVD} {
 			for _, e := range []float64{0.3, 0.6, 0.8} {
 				r := one(t, k, Options{Method: method, Rank: Rank{Rule: Energy, Value: e}, Seed: 1})
 				if r.Reason == "" && r.RelError > math.Sqrt(1-e)+1e-6 {
@@ -151,7 +155,7 @@ func TestEnergyIsKeptAndRatioIsNotExceeded(t *testing.T) {
 func TestNoLayerGrows(t *testing.T) {
 	for _, shape := range [][4]int{{2, 2, 3, 3}, {16, 16, 3, 3}, {8, 3, 7, 7}, {64, 1, 3, 3}, {1, 64, 3, 3}, {4, 64, 1, 1}, {5, 1, 1, 1}} {
 		k := kernel(t, shape, 40, 1, conv.Geometry{Stride: [2]int{2, 2}, Padding: [2]int{1, 1}})
-		for _, method := range []Method{Tucker, CP, SVD} {
+		for _, method := range []Method{Tucker, CP, TKDCPD, SVD} {
 			for _, rule := range []string{"fixed=1000", "fixed=2", "energy=0.999", "energy=1", "ratio=1", "ratio=0.001", "vbmf"} {
 				r := one(t, k, Options{Method: method, Rank: rank(t, rule), Seed: 1})
 				if r.ParamsAfter > r.ParamsBefore || r.MACsAfter > r.MACsBefore {
@@ -182,7 +186,7 @@ func TestWhatCannotBeCompressedSaysWhy(t *testing.T) {
 
 func TestResultsDoNotDependOnWorkers(t *testing.T) {
 	k := kernel(t, [4]int{40, 36, 3, 3}, 20, 0.5, conv.Geometry{})
-	for _, method := range []Method{Tucker, CP, SVD} {
+	for _, method := range []Method{Tucker, CP, TKDCPD, SVD} {
 		want := one(t, k, Options{Method: method, Rank: rank(t, "ratio=0.4"), Seed: 3, Workers: 1})
 		for _, w := range []int{2, 3} {
 			got := one(t, k, Options{Method: method, Rank: rank(t, "ratio=0.4"), Seed: 3, Workers: w})
@@ -236,7 +240,7 @@ func TestPatternsChooseLayers(t *testing.T) {
 }
 
 func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
-	for _, s := range []string{"", "foo", "vbmf=2", "energy", "energy=0", "energy=1.1", "energy=NaN", "ratio=-1", "ratio=x", "fixed", "fixed=0", "fixed=1,2,3", "fixed=1,,2", "fixed=1.5"} {
+	for _, s := range []string{"", "foo", "vbmf=2", "energy", "energy=0", "energy=1.1", "energy=NaN", "ratio=-1", "ratio=x", "fixed", "fixed=0", "fixed=1,2,3,4", "fixed=1,,2", "fixed=1.5"} {
 		if _, err := ParseRank(s); !errors.Is(err, ErrOption) {
 			t.Errorf("rank %q gave %v", s, err)
 		}
@@ -248,7 +252,7 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 	if _, err := Layers(t.Context(), []Target{{Chain: conv.NewDense(k)}}, Options{Method: CP, Rank: rank(t, "fixed=2,3")}); !errors.Is(err, ErrOption) {
 		t.Errorf("two ranks for cp gave %v", err)
 	}
-	for _, s := range []string{"vbmf", "energy=0.9", "ratio=0.25", "fixed=8", "fixed=8,4"} {
+	for _, s := range []string{"vbmf", "energy=0.9", "ratio=0.25", "fixed=8", "fixed=8,4", "fixed=8,4,16"} {
 		if r := rank(t, s); r.String() != s {
 			t.Errorf("rank %q prints as %q", s, r)
 		}
@@ -259,7 +263,7 @@ func TestLayersStopsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	k := kernel(t, [4]int{8, 8, 3, 3}, 2, 0, conv.Geometry{})
-	for _, m := range []Method{Tucker, CP, SVD} {
+	for _, m := range []Method{Tucker, CP, TKDCPD, SVD} {
 		if _, err := Layers(ctx, []Target{{Chain: conv.NewDense(k)}}, Options{Method: m, Rank: rank(t, "fixed=2")}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s gave %v", m, err)
 		}
@@ -447,18 +451,25 @@ func ExampleLayers() {
 
 func TestStabilityLowersSensitivityWithinItsError(t *testing.T) {
 	k := kernel(t, [4]int{24, 20, 3, 3}, 12, 0.4, conv.Geometry{})
-	plain := one(t, k, Options{Method: CP, Rank: rank(t, "fixed=16")})
-	stable := one(t, k, Options{Method: CP, Rank: rank(t, "fixed=16"), Stability: 1.05})
-	if stable.RelError > 1.05*plain.RelError*(1+1e-5) {
-		t.Errorf("error %g, want at most 1.05 times %g", stable.RelError, plain.RelError)
-	}
-	if !(stable.SensitivityAfter < plain.SensitivityAfter) || !(stable.IntensityAfter < stable.IntensityBefore) {
-		t.Errorf("sensitivity %g, without %g; intensity %g -> %g", stable.SensitivityAfter, plain.SensitivityAfter, stable.IntensityBefore, stable.IntensityAfter)
+	for method, rule := range map[Method]string{CP: "fixed=16", TKDCPD: "fixed=10,9,16"} {
+		plain := one(t, k, Options{Method: method, Rank: rank(t, rule)})
+		stable := one(t, k, Options{Method: method, Rank: rank(t, rule), Stability: 1.05})
+		if stable.RelError > 1.05*plain.RelError*(1+1e-5) {
+			t.Errorf("%s: error %g, want at most 1.05 times %g", method, stable.RelError, plain.RelError)
+		}
+		if !(stable.SensitivityAfter < plain.SensitivityAfter) || !(stable.IntensityAfter < stable.IntensityBefore) {
+			t.Errorf("%s: sensitivity %g, without %g; intensity %g -> %g", method, stable.SensitivityAfter, plain.SensitivityAfter, stable.IntensityBefore, stable.IntensityAfter)
+		}
+		if !(stable.DegeneracyAfter < stable.DegeneracyBefore) || stable.CosineAfter < -1 || stable.CosineAfter > 0 {
+			t.Errorf("%s: degeneracy %g -> %g, least cosine %g", method, stable.DegeneracyBefore, stable.DegeneracyAfter, stable.CosineAfter)
+		}
 	}
 	// A share of the energy is kept all the same.
-	energy := one(t, k, Options{Method: CP, Rank: rank(t, "energy=0.7"), Stability: 1.5})
-	if energy.Reason == "" && energy.RelError > math.Sqrt(.3)*(1+1e-5) {
-		t.Errorf("error %g, the rule's bound is %g", energy.RelError, math.Sqrt(.3))
+	for _, method := range []Method{CP, TKDCPD} {
+		energy := one(t, k, Options{Method: method, Rank: rank(t, "energy=0.7"), Stability: 1.5})
+		if energy.Reason == "" && energy.RelError > math.Sqrt(.3)*(1+1e-5) {
+			t.Errorf("%s: error %g, the rule's bound is %g", method, energy.RelError, math.Sqrt(.3))
+		}
 	}
 	for _, opt := range []Options{{Method: Tucker, Stability: 1.1}, {Method: CP, Stability: 1}, {Method: CP, Stability: math.NaN()}} {
 		if _, err := Layers(context.Background(), nil, opt); !errors.Is(err, ErrOption) {

@@ -15,9 +15,13 @@
 //   - [CP]: canonical polyadic by ALS (Lebedev et al. 2015): 1×1, depthwise
 //     kh×kw, 1×1. Fewest parameters for its error, but components may cancel
 //     each other; see the sensitivities in the report.
+//   - [TKDCPD]: Tucker-2 with a CP of its core (Phan et al. 2020, section 3.3):
+//     1×1, 1×1, depthwise kh×kw, 1×1, 1×1, of which two that follow on each other
+//     are one where that is cheaper. Never worse than CP by much, and with fewer
+//     parameters where the channels' ranks are well below the CP's.
 //   - [SVD]: the best rank-R matrix of T×(S·kh·kw): kh×kw, 1×1.
 //
-// A 1×1 convolution or a linear layer has one matrix and all three are its SVD.
+// A 1×1 convolution or a linear layer has one matrix and all methods are its SVD.
 //
 // # Ranks
 //

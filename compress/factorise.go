@@ -10,6 +10,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/internal/bisect"
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
@@ -27,13 +28,33 @@ const (
 	searchSweeps = 60 // while the rank of a CP is searched
 )
 
+// Tolerances of the alternating algorithms, in their objectives' units.
+const alsTol, epcTol = 1e-6, 1e-4
+
 // factorised is a chain in place of a kernel, or the reason for none.
 type factorised struct {
 	chain         *conv.Chain
 	method        Method
-	before, after float64    // sensitivities
-	intensity     [2]float64 // before and after, of cp
-	reason        string
+	before, after float64 // sensitivities
+	// Of cp and tkdcpd, before and after the correction.
+	intensity, degeneracy, cosine [2]float64
+	reason                        string
+}
+
+// diagnose adds a group's CPDs, before and after the correction, to the report.
+func (f *factorised) diagnose(x *tensor.Dense, before, after *cpd.Kruskal) error {
+	for i, k := range []*cpd.Kruskal{before, after} {
+		r, err := stability.Diagnose(x, k)
+		if err != nil {
+			return err
+		}
+		f.intensity[i] += r.Intensity
+		f.cosine[i] = min(f.cosine[i], r.Cosine)
+		if d := r.Degeneracy; d-d == 0 {
+			f.degeneracy[i] = max(f.degeneracy[i], d)
+		}
+	}
+	return nil
 }
 
 // factorise applies opt's method and rank rule to one kernel, group by group
@@ -54,6 +75,8 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 		f, err = tucker2(ctx, k, parts, opt)
 	case CP:
 		f, err = canonical(ctx, k, parts, opt)
+	case TKDCPD:
+		f, err = tuckerCP(ctx, k, parts, opt)
 	default:
 		f, err = matrix(k, parts, opt)
 	}
@@ -214,7 +237,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
 	each := t + s + p
 	als := func(x *tensor.Dense, rank, sweeps int) (*cpd.Result, error) {
-		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: 1e-6, Workers: opt.Workers})
+		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers})
 	}
 	rank := 0
 	switch opt.Rank.Rule {
@@ -249,26 +272,14 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 			}
 			return true, nil
 		}
-		lo, hi := 0, max((t*s*p-1)/each, 1)
-		ok, err := fits(hi)
-		if err != nil {
+		most := max((t*s*p-1)/each, 1)
+		var err error
+		if rank, err = bisect.Least(most, most, fits); err != nil {
 			return factorised{}, err
 		}
-		if !ok {
-			return factorised{reason: fmt.Sprintf("even rank %d, the largest that saves anything, keeps less than %g of the energy", hi, opt.Rank.Value)}, nil
+		if rank == 0 {
+			return factorised{reason: fmt.Sprintf("even rank %d, the largest that saves anything, keeps less than %g of the energy", most, opt.Rank.Value)}, nil
 		}
-		for hi-lo > 1 {
-			mid := (lo + hi) / 2
-			if ok, err = fits(mid); err != nil {
-				return factorised{}, err
-			}
-			if ok {
-				hi = mid
-			} else {
-				lo = mid
-			}
-		}
-		rank = hi
 	}
 	if params := len(parts) * rank * each; params >= len(k.Weight) {
 		return factorised{reason: fmt.Sprintf("rank %d would need %d parameters, the kernel has %d", rank, params, len(k.Weight))}, nil
@@ -281,7 +292,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 			return factorised{}, err
 		}
 		f.before += r.Sensitivity()
-		f.intensity[0] += r.Intensity()
+		fit := &r.Kruskal
 		if opt.Stability > 0 {
 			if r, err = stable(ctx, x, r, opt); err != nil {
 				return factorised{}, err
@@ -289,7 +300,9 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 		}
 		decs = append(decs, &r.Kruskal)
 		f.after += r.LeastSensitivity()
-		f.intensity[1] += r.Intensity()
+		if err := f.diagnose(x, fit, &r.Kruskal); err != nil {
+			return factorised{}, err
+		}
 	}
 	var err error
 	f.chain, err = conv.FromCP(k, decs)
@@ -304,7 +317,7 @@ func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*
 		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))
 	}
 	// A fit without error has a direction to move in, though no room.
-	e, err := stability.EPC(ctx, x, &r.Kruskal, &stability.Settings{Bound: max(bound, 1e-6), Tol: 1e-4, MaxSweeps: epcSweeps, Workers: opt.Workers})
+	e, err := stability.EPC(ctx, x, &r.Kruskal, &stability.Settings{Bound: max(bound, 1e-6), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers})
 	if err != nil {
 		return nil, err
 	}

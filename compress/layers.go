@@ -29,9 +29,10 @@ type Options struct {
 	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
 	// '*' matches dots too; empty means every convolution.
 	Layers []string
-	// Stability, where above 1, corrects CP decompositions so that they are the
-	// least sensitive of all whose error is at most this many times that of the fit
-	// (package stability); ranks by energy keep their bound too. 0 corrects none.
+	// Stability, where above 1, corrects the CPs of methods CP and TKDCPD so that
+	// they are the least sensitive of all whose error is at most this many times that
+	// of the fit (package stability); ranks by energy keep their bound too. 0 corrects
+	// none.
 	Stability float64
 	// Seed is where random starts come from.
 	Seed uint64
@@ -58,15 +59,22 @@ type Result struct {
 	// stored; for CP, balancing the components lowers it.
 	SensitivityBefore float64 `json:"sensitivity_before"`
 	SensitivityAfter  float64 `json:"sensitivity_after"`
-	// IntensityBefore and IntensityAfter are, for CP, the sums of the components'
-	// squared norms, of the fit and as they are stored: far above the kernel's
-	// squared norm they tell that components cancel.
-	IntensityBefore float64 `json:"intensity_before,omitempty"`
-	IntensityAfter  float64 `json:"intensity_after,omitempty"`
-	ParamsBefore    int     `json:"params_before"`
-	ParamsAfter     int     `json:"params_after"`
-	MACsBefore      int64   `json:"macs_before"`
-	MACsAfter       int64   `json:"macs_after"`
+	// IntensityBefore and IntensityAfter are, for CP and TKDCPD, the sums of the
+	// components' squared norms, of the fit and as they are stored: far above the
+	// kernel's squared norm they tell that components cancel. DegeneracyBefore and
+	// DegeneracyAfter are how many times above that of the fitted kernel, CosineBefore
+	// and CosineAfter the least cosine between two components; of several groups the
+	// worst (stability.Report).
+	IntensityBefore  float64 `json:"intensity_before,omitempty"`
+	IntensityAfter   float64 `json:"intensity_after,omitempty"`
+	DegeneracyBefore float64 `json:"degeneracy_before,omitempty"`
+	DegeneracyAfter  float64 `json:"degeneracy_after,omitempty"`
+	CosineBefore     float64 `json:"cosine_before,omitempty"`
+	CosineAfter      float64 `json:"cosine_after,omitempty"`
+	ParamsBefore     int     `json:"params_before"`
+	ParamsAfter      int     `json:"params_after"`
+	MACsBefore       int64   `json:"macs_before"`
+	MACsAfter        int64   `json:"macs_after"`
 	// Reason says why the layer was left as it was; empty where it was not.
 	Reason  string  `json:"reason,omitempty"`
 	Seconds float64 `json:"seconds"`
@@ -101,14 +109,15 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 	if _, err := ParseMethod(string(opt.Method)); err != nil {
 		return nil, err
 	}
-	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP) {
-		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp and a factor above 1", ErrOption, opt.Stability, opt.Method)
+	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != TKDCPD) {
+		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)
 	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = VBMF
 	}
-	if len(opt.Rank.Fixed) > 1 && opt.Method != Tucker {
-		return nil, fmt.Errorf("%w: rank %v; method %s takes one rank", ErrOption, opt.Rank, opt.Method)
+	if most := map[Method]int{Tucker: 2, TKDCPD: 3}[opt.Method]; len(opt.Rank.Fixed) > 1 && len(opt.Rank.Fixed) != most {
+		return nil, fmt.Errorf("%w: rank %v; method %s takes one rank%s", ErrOption, opt.Rank, opt.Method,
+			[]string{"", "", " or R_out,R_in", " or R_out,R_in,R"}[most])
 	}
 	chosen, err := match(targets, opt.Layers)
 	if err != nil {
@@ -213,5 +222,7 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	r.ParamsAfter, r.MACsAfter = f.chain.Params(), macs
 	r.SensitivityBefore, r.SensitivityAfter = f.before, f.after
 	r.IntensityBefore, r.IntensityAfter = f.intensity[0], f.intensity[1]
+	r.DegeneracyBefore, r.DegeneracyAfter = f.degeneracy[0], f.degeneracy[1]
+	r.CosineBefore, r.CosineAfter = f.cosine[0], f.cosine[1]
 	return r, nil
 }

@@ -19,16 +19,17 @@ type Method string
 const (
 	Tucker Method = "tucker"
 	CP     Method = "cp"
+	TKDCPD Method = "tkdcpd"
 	SVD    Method = "svd"
 )
 
 // ParseMethod reads a method's name.
 func ParseMethod(s string) (Method, error) {
 	switch m := Method(s); m {
-	case Tucker, CP, SVD:
+	case Tucker, CP, TKDCPD, SVD:
 		return m, nil
 	}
-	return "", fmt.Errorf("%w: method %q; want tucker, cp or svd", ErrOption, s)
+	return "", fmt.Errorf("%w: method %q; want tucker, cp, tkdcpd or svd", ErrOption, s)
 }
 
 // Rule is a way to choose ranks.
@@ -47,8 +48,8 @@ type Rank struct {
 	Rule Rule
 	// Value is the energy or the ratio, above 0 and at most 1.
 	Value float64
-	// Fixed is one rank for every mode, or the two of Tucker-2, output mode
-	// first.
+	// Fixed is one rank for everything, or the two of Tucker-2, output mode first,
+	// or those and the CP rank of TKDCPD.
 	Fixed []int
 }
 
@@ -58,12 +59,15 @@ type Rank struct {
 //	             factorisation on the unfoldings (Nakajima et al. 2013): R_out
 //	             from T×(S·P), R_in from S×(T·P). SVD takes R_out, CP the larger
 //	             of the two, a lower bound of the rank that holds the signal.
+//	             TKDCPD takes both, and the larger as CP rank of the core.
 //	energy=E     the fewest parameters that keep a share E of ‖W‖², so that the
 //	             relative error is at most √(1−E).
 //	ratio=Q      the best approximation with at most a share Q of the layer's
-//	             weights.
-//	fixed=R      rank R in every layer, or fixed=R_out,R_in for Tucker-2; cut to
-//	             what a layer's shape allows.
+//	             weights. For TKDCPD this and energy=E try Tucker parts that spend
+//	             none, 1/16, 1/8, 1/4 and 1/2 of the squared error; see
+//	             tkdcpd.Settings.
+//	fixed=R      rank R in every layer, or fixed=R_out,R_in for Tucker-2, or
+//	             fixed=R_out,R_in,R for TKDCPD; cut to what a layer's shape allows.
 func ParseRank(s string) (Rank, error) {
 	name, arg, has := strings.Cut(s, "=")
 	r := Rank{Rule: Rule(name)}
@@ -84,16 +88,16 @@ func ParseRank(s string) (Rank, error) {
 		for part := range strings.SplitSeq(arg, ",") {
 			v, err := strconv.Atoi(part)
 			if err != nil || v < 1 {
-				return r, fmt.Errorf("%w: rank %q; want fixed=R or fixed=R_out,R_in with whole numbers from 1", ErrOption, s)
+				return r, fmt.Errorf("%w: rank %q; want fixed=R, fixed=R_out,R_in or fixed=R_out,R_in,R with whole numbers from 1", ErrOption, s)
 			}
 			r.Fixed = append(r.Fixed, v)
 		}
-		if len(r.Fixed) > 2 {
-			return r, fmt.Errorf("%w: rank %q; at most two ranks, R_out,R_in", ErrOption, s)
+		if len(r.Fixed) > 3 {
+			return r, fmt.Errorf("%w: rank %q; at most three ranks, R_out,R_in,R", ErrOption, s)
 		}
 		return r, nil
 	}
-	return r, fmt.Errorf("%w: rank %q; want vbmf, energy=E, ratio=Q or fixed=R[,R_in]", ErrOption, s)
+	return r, fmt.Errorf("%w: rank %q; want vbmf, energy=E, ratio=Q or fixed=R[,R_in[,R]]", ErrOption, s)
 }
 
 // String is the text that ParseRank reads.

@@ -18,13 +18,15 @@ const (
 	SVD     Kind = "svd"
 	Tucker2 Kind = "tucker2"
 	CP      Kind = "cp"
+	TKDCPD  Kind = "tkdcpd"
 )
 
 // Chain is a sequence of convolutions that stands where one convolution stood.
 type Chain struct {
 	Kind Kind
 	// Rank lists the ranks of the factorisation of one group: none for Dense,
-	// R for SVD and CP, R2, R1 (output mode, input mode) for Tucker2.
+	// R for SVD and CP, R2, R1 (output mode, input mode) for Tucker2 and R2, R1, R
+	// for TKDCPD.
 	Rank []int
 	// Groups is the number of groups of the convolution that the chain equals.
 	Groups int
@@ -64,7 +66,7 @@ func (c *Chain) Validate() error {
 			return err
 		}
 	}
-	ranks, known := map[Kind]int{Dense: 0, SVD: 1, Tucker2: 2, CP: 1}[c.Kind]
+	ranks, known := map[Kind]int{Dense: 0, SVD: 1, Tucker2: 2, CP: 1, TKDCPD: 3}[c.Kind]
 	if !known || len(c.Rank) != ranks || slices.ContainsFunc(c.Rank, func(r int) bool { return r < 1 }) {
 		return fmt.Errorf("%w: a chain of kind %q with ranks %v", ErrShape, c.Kind, c.Rank)
 	}

@@ -229,7 +229,7 @@ func drawChain(t *rapid.T, rng *rand.Rand, k *Kernel) *Chain {
 	}
 	r1, r2 := rapid.IntRange(1, 6).Draw(t, "r1"), rapid.IntRange(1, 6).Draw(t, "r2")
 	c := &Chain{Groups: g}
-	switch c.Kind = rapid.SampledFrom([]Kind{Dense, SVD, Tucker2, CP}).Draw(t, "kind"); c.Kind {
+	switch c.Kind = rapid.SampledFrom([]Kind{Dense, SVD, Tucker2, CP, TKDCPD}).Draw(t, "kind"); c.Kind {
 	case Dense:
 		return NewDense(k)
 	case SVD:
@@ -243,6 +243,12 @@ func drawChain(t *rapid.T, rng *rand.Rand, k *Kernel) *Chain {
 		deep := k.Geometry
 		deep.Groups = g * r1
 		c.Stages = []*Kernel{stage(g*r1, k.Shape[1], false, point), stage(g*r1, 1, true, deep), stage(k.Out(), r1, false, point)}
+	case TKDCPD:
+		r := rapid.IntRange(1, 6).Draw(t, "r")
+		c.Rank = []int{r2, r1, r}
+		deep := k.Geometry
+		deep.Groups = g * r
+		c.Stages = []*Kernel{stage(g*r1, k.Shape[1], false, point), stage(g*r, r1, false, point), stage(g*r, 1, true, deep), stage(g*r2, r, false, point), stage(k.Out(), r2, false, point)}
 	}
 	c.Last().Bias = k.Bias
 	return c

@@ -20,6 +20,12 @@
 //	svd      kh×kw S→R, 1×1 R→T                         R(S·P+T)              R(S·P+T)·H·W
 //	tucker2  1×1 S→R1, kh×kw R1→R2, 1×1 R2→T            S·R1+P·R1·R2+R2·T     S·R1·Hi·Wi+(P·R1·R2+R2·T)·H·W
 //	cp       1×1 S→R, depthwise kh×kw R→R, 1×1 R→T      R(S+P+T)              R·S·Hi·Wi+R(P+T)·H·W
+//	tkdcpd   1×1 S→R1, 1×1 R1→R, depthwise kh×kw R→R,   R1(S+R)+R·P+R2(T+R)   R1(S+R)·Hi·Wi+(R·P+R2(T+R))·H·W
+//	         1×1 R→R2, 1×1 R2→T
+//
+// Two 1×1 stages of tkdcpd that follow on each other are one, S→R or R→T, where that
+// costs no more, S·R ≤ R1(S+R) or T·R ≤ R2(T+R): in parameters and in MACs alike,
+// since both run on maps of one size.
 //
 // Stride, padding and dilation belong to the one stage that looks at more than
 // one pixel (to the first stage where all are 1×1), the bias to the last. That

@@ -2,11 +2,13 @@ package conv
 
 import (
 	"fmt"
+	"slices"
 
 	"gonum.org/v1/gonum/mat"
 
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/tkdcpd"
 	"github.com/lowrank-go/lowrank/tucker"
 )
 
@@ -65,41 +67,77 @@ func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
 // each group, all of the same rank R: of the (T/g)×(S/g)×P tensor that k.Group
 // returns, with factors of (T/g)×R, (S/g)×R and P×R (Lebedev et al. 2015, with
 // the two spatial modes taken as one). The weights are spread over the factors
-// so that the three have equal column norms. Geometry and bias are k's.
+// for the least sensitivity. Geometry and bias are k's.
 func FromCP(k *Kernel, parts []*cpd.Kruskal) (*Chain, error) {
+	tensors := make([]*tkdcpd.Tensor, len(parts))
+	for g, p := range parts {
+		tensors[g] = &tkdcpd.Tensor{Core: *p, Factors: make([]*mat.Dense, len(p.Factors))}
+	}
+	c, err := FromTKDCPD(k, tensors)
+	if c != nil {
+		c.Kind, c.Rank = CP, c.Rank[2:]
+	}
+	return c, err
+}
+
+// FromTKDCPD is the chain that applies Tucker-2 decompositions with a CPD of the core
+// in place of k, one for each group, all of the same ranks: of the (T/g)×(S/g)×P
+// tensor that k.Group returns, with factors of (T/g)×R2 and (S/g)×R1, none for the
+// taps, and a core of R2×R1×P of rank R (Phan et al. 2020, section 3.3). A nil factor
+// means that its mode is left alone, and one that is cheaper multiplied with the
+// core's is (tkdcpd.Tensor.Merged): its 1×1 stage is then left out. The scales are
+// spread over the stages for the least sensitivity. Geometry and bias are k's.
+func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
 	if err := checkParts(k, len(parts)); err != nil {
 		return nil, err
 	}
 	groups := len(parts)
-	var in, mid, out stacked
+	var dims []int // of the core
 	var rank int
+	var tap stacked
+	// The outer and the inner 1×1 stages' weights, after and before the taps.
+	var outer, inner [2]stacked
 	for g, p := range parts {
-		if len(p.Factors) != 3 {
-			return nil, fmt.Errorf("%w: group %d: want a CP decomposition of order 3, got %d", ErrShape, g, len(p.Factors))
+		if err := p.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: group %d: %w", ErrShape, g, err)
 		}
-		f := p.Balanced().Factors
-		_, r := f[0].Dims()
-		if g > 0 && r != rank {
-			return nil, fmt.Errorf("%w: group %d has rank %d, group 0 has %d", ErrShape, g, r, rank)
+		want := []int{k.Shape[0] / groups, k.Shape[1], k.Taps()}
+		if got := p.Shape(); !slices.Equal(got, want) || p.Factors[2] != nil {
+			return nil, fmt.Errorf("%w: group %d: a decomposition of shape %v; want %v with the taps left alone", ErrShape, g, got, want)
 		}
-		rank = r
-		for m, rows := range []int{k.Shape[0] / groups, k.Shape[1], k.Taps()} {
-			if err := checkFactor(f[m], rows, rank, g, []string{"output", "input", "tap"}[m]); err != nil {
-				return nil, err
+		if d, r := p.Core.Shape(), p.Core.Rank(); g == 0 {
+			dims, rank = d, r
+		} else if !slices.Equal(d, dims) || r != rank {
+			return nil, fmt.Errorf("%w: group %d has a core of %v of rank %d, group 0 of %v of rank %d", ErrShape, g, d, r, dims, rank)
+		}
+		p = p.Merged().Balanced()
+		for m, add := range []func(*stacked, *mat.Dense){(*stacked).addMatrix, (*stacked).addTransposed} {
+			add(&inner[m], p.Core.Factors[m])
+			if u := p.Factors[m]; u != nil {
+				add(&outer[m], u)
 			}
 		}
-		out.addMatrix(f[0])
-		in.addTransposed(f[1])
-		mid.addTransposed(f[2])
+		tap.addTransposed(p.Core.Factors[2])
 	}
 	pointwise := Geometry{Groups: groups}.Normal()
 	depthwise := k.Normal()
 	depthwise.Groups = groups * rank
-	c := &Chain{Kind: CP, Rank: []int{rank}, Groups: groups, Stages: []*Kernel{
-		{Shape: [4]int{groups * rank, k.Shape[1], 1, 1}, Weight: in, Geometry: pointwise},
-		{Shape: [4]int{groups * rank, 1, k.Shape[2], k.Shape[3]}, Weight: mid, Geometry: depthwise},
-		{Shape: [4]int{k.Out(), rank, 1, 1}, Weight: out, Bias: k.Bias, Geometry: pointwise},
-	}}
+	c := &Chain{Kind: TKDCPD, Rank: []int{dims[0], dims[1], rank}, Groups: groups}
+	stage := func(out int, w stacked) {
+		if w != nil {
+			c.Stages = append(c.Stages, &Kernel{Shape: [4]int{out, len(w) / out, 1, 1}, Weight: w, Geometry: pointwise})
+		}
+	}
+	stage(groups*dims[1], outer[1])
+	stage(groups*rank, inner[1])
+	c.Stages = append(c.Stages, &Kernel{Shape: [4]int{groups * rank, 1, k.Shape[2], k.Shape[3]}, Weight: tap, Geometry: depthwise})
+	if outer[0] != nil {
+		stage(groups*dims[0], inner[0])
+		stage(k.Out(), outer[0])
+	} else {
+		stage(k.Out(), inner[0])
+	}
+	c.Last().Bias = k.Bias
 	return c, c.Validate()
 }
 

@@ -8,6 +8,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/tkdcpd"
 	"github.com/lowrank-go/lowrank/tucker"
 )
 
@@ -30,33 +31,37 @@ func matrix(m *mat.Dense) *Tensor {
 	return &Tensor{Shape: []int{rows, cols}, Data: mat.DenseCopyOf(m).RawMatrix().Data}
 }
 
-// factor is the name of the factor of a mode.
+// factor is the name of the factor of a mode, inner that of a core's.
 func factor(mode int) string { return fmt.Sprintf("factor%d", mode) }
+func inner(mode int) string  { return fmt.Sprintf("core%d", mode) }
 
 // SetKruskal puts a Kruskal tensor into sd, as "weights", R values, and "factor0",
 // "factor1", …, I_n×R: what the command decompose writes.
-func (sd *StateDict) SetKruskal(k *cpd.Kruskal) {
+func (sd *StateDict) SetKruskal(k *cpd.Kruskal) { sd.setKruskal(k, factor) }
+
+func (sd *StateDict) setKruskal(k *cpd.Kruskal, name func(int) string) {
 	weights := slices.Clone(k.Weights)
 	if weights == nil {
 		weights = slices.Repeat([]float64{1}, k.Rank())
 	}
 	sd.Set("weights", &Tensor{Shape: []int{len(weights)}, Data: weights})
 	for n, u := range k.Factors {
-		sd.Set(factor(n), matrix(u))
+		sd.Set(name(n), matrix(u))
 	}
 }
 
 // Kruskal takes a Kruskal tensor out of sd; see SetKruskal. Errors wrap ErrFormat.
-func (sd *StateDict) Kruskal() (*cpd.Kruskal, error) {
+func (sd *StateDict) Kruskal() (*cpd.Kruskal, error) { return sd.kruskal(factor) }
+
+func (sd *StateDict) kruskal(name func(int) string) (*cpd.Kruskal, error) {
 	k := &cpd.Kruskal{}
 	for n := 0; ; n++ {
-		t, ok := sd.Get(factor(n))
-		if !ok {
-			break
-		}
-		u, err := t.matrix()
+		u, err := sd.matrix(name(n))
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrFormat, factor(n), err)
+			return nil, err
+		}
+		if u == nil {
+			break
 		}
 		k.Factors = append(k.Factors, u)
 	}
@@ -73,15 +78,72 @@ func (sd *StateDict) Kruskal() (*cpd.Kruskal, error) {
 	return k, nil
 }
 
-func (t *Tensor) matrix() (*mat.Dense, error) {
+// matrix takes a matrix out of sd, nil where there is none of the name. Errors wrap
+// ErrFormat.
+func (sd *StateDict) matrix(name string) (*mat.Dense, error) {
+	t, ok := sd.Get(name)
+	if !ok {
+		return nil, nil
+	}
 	v, err := t.Float64s()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, name, err)
+	}
+	if len(t.Shape) != 2 || len(v) == 0 {
+		return nil, fmt.Errorf("%w: %s: shape %v; want a matrix", ErrFormat, name, t.Shape)
+	}
+	return mat.NewDense(t.Shape[0], t.Shape[1], v), nil
+}
+
+// SetTKDCPD puts a Kruskal tensor in a Tucker tensor into sd: the core's as "weights"
+// and "core0", "core1", …, R_n×R, and the others' as "factor0", "factor1", …, I_n×R_n,
+// none for a mode that has none: what the command decompose writes. The error is that
+// of factors that do not fit together.
+func (sd *StateDict) SetTKDCPD(t *tkdcpd.Tensor) error {
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	sd.setKruskal(&t.Core, inner)
+	sd.setFactors(t.Factors)
+	return nil
+}
+
+// TKDCPD takes a Kruskal tensor in a Tucker tensor out of sd; see SetTKDCPD. Errors
+// wrap ErrFormat.
+func (sd *StateDict) TKDCPD() (*tkdcpd.Tensor, error) {
+	k, err := sd.kruskal(inner)
 	if err != nil {
 		return nil, err
 	}
-	if len(t.Shape) != 2 || len(v) == 0 {
-		return nil, fmt.Errorf("shape %v; want a matrix", t.Shape)
+	t := &tkdcpd.Tensor{Core: *k}
+	if t.Factors, err = sd.factors(len(k.Factors)); err != nil {
+		return nil, err
 	}
-	return mat.NewDense(t.Shape[0], t.Shape[1], v), nil
+	if err := t.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
+	return t, nil
+}
+
+func (sd *StateDict) setFactors(factors []*mat.Dense) {
+	for n, u := range factors {
+		if u != nil {
+			sd.Set(factor(n), matrix(u))
+		}
+	}
+}
+
+// factors are those of modes up to order, nil for a mode that has none.
+func (sd *StateDict) factors(order int) ([]*mat.Dense, error) {
+	f := make([]*mat.Dense, order)
+	for n := range f {
+		u, err := sd.matrix(factor(n))
+		if err != nil {
+			return nil, err
+		}
+		f[n] = u
+	}
+	return f, nil
 }
 
 // SetTucker puts a Tucker tensor into sd, as "core" and "factor0", "factor1", …,
@@ -93,11 +155,7 @@ func (sd *StateDict) SetTucker(t *tucker.Tucker) error {
 	}
 	c := t.Clone()
 	sd.Set("core", &Tensor{Shape: slices.Clone(c.Core.Shape()), Data: c.Core.Data()})
-	for n, u := range t.Factors {
-		if u != nil {
-			sd.Set(factor(n), matrix(u))
-		}
-	}
+	sd.setFactors(t.Factors)
 	return nil
 }
 
@@ -111,15 +169,9 @@ func (sd *StateDict) Tucker() (*tucker.Tucker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: core: %w", ErrFormat, err)
 	}
-	t := &tucker.Tucker{Core: c, Factors: make([]*mat.Dense, c.Dims())}
-	for n := range t.Factors {
-		f, ok := sd.Get(factor(n))
-		if !ok {
-			continue
-		}
-		if t.Factors[n], err = f.matrix(); err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrFormat, factor(n), err)
-		}
+	t := &tucker.Tucker{Core: c}
+	if t.Factors, err = sd.factors(c.Dims()); err != nil {
+		return nil, err
 	}
 	if err := t.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)

@@ -10,6 +10,7 @@ import (
 	"gonum.org/v1/gonum/mat"
 
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/tkdcpd"
 	"github.com/lowrank-go/lowrank/tucker"
 )
 
@@ -98,6 +99,33 @@ func TestTuckerTensorsSurviveAFile(t *testing.T) {
 	}
 }
 
+func TestTuckerTensorsWithACPDSurviveAFile(t *testing.T) {
+	x, err := waves(5, 4, 3, 2).Dense()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := tkdcpd.Decompose(context.Background(), x, &tkdcpd.Settings{Modes: []int{0, 2}, Ranks: []int{3, 2}, Rank: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd := NewStateDict()
+	if err := sd.SetTKDCPD(&r.Tensor); err != nil {
+		t.Fatal(err)
+	}
+	d, err := throughFile(t, sd).TKDCPD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, u := range r.Core.Factors {
+		if !mat.Equal(u, d.Core.Factors[n]) {
+			t.Errorf("factor %d of the core has changed", n)
+		}
+		if f := r.Factors[n]; (f == nil) != (d.Factors[n] == nil) || f != nil && !mat.Equal(f, d.Factors[n]) {
+			t.Errorf("factor %d has changed", n)
+		}
+	}
+}
+
 func TestFactorsThatDoNotFitAreErrors(t *testing.T) {
 	bad := func(names map[string]*Tensor) *StateDict {
 		sd := NewStateDict()
@@ -127,6 +155,21 @@ func TestFactorsThatDoNotFitAreErrors(t *testing.T) {
 		if _, err := sd.Tucker(); !errors.Is(err, ErrFormat) {
 			t.Errorf("Tucker of %s: error %v", name, err)
 		}
+	}
+	for name, sd := range map[string]*StateDict{
+		"nothing":    NewStateDict(),
+		"no core":    bad(map[string]*Tensor{"factor0": waves(5, 3)}),
+		"a vector":   bad(map[string]*Tensor{"core0": waves(2)}),
+		"other rank": bad(map[string]*Tensor{"core0": waves(2, 3), "core1": waves(4, 2)}),
+		"no matrix":  bad(map[string]*Tensor{"core0": waves(2, 3), "core1": waves(4, 3), "factor0": waves(2)}),
+		"no product": bad(map[string]*Tensor{"core0": waves(2, 3), "core1": waves(4, 3), "factor1": waves(6, 3)}),
+	} {
+		if _, err := sd.TKDCPD(); !errors.Is(err, ErrFormat) {
+			t.Errorf("TKDCPD of %s: error %v", name, err)
+		}
+	}
+	if err := NewStateDict().SetTKDCPD(&tkdcpd.Tensor{}); err == nil {
+		t.Error("no error for an empty core")
 	}
 	if err := NewStateDict().SetTucker(&tucker.Tucker{}); err == nil {
 		t.Error("no error for an empty Tucker tensor")

@@ -11,19 +11,21 @@
 // small. Since U and V are orthonormal, squared errors add up exactly:
 // ‖X − X̂‖² = ε² + ‖G − Ĝ‖², ε being that of the Tucker decomposition, G its core.
 // What the Tucker part does not spend of a bound is therefore the CPD's.
+//
+// Where the CPD's rank R is not well above a mode's R_n, the product of the two factors
+// of the mode has fewer values than they have, I_n·R against R_n·(I_n + R): then it is
+// cheaper to fuse them (Tensor.Merged), and the Tucker part is only a quicker way to a
+// CPD of the whole.
 package tkdcpd
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 
-	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
-	"github.com/lowrank-go/lowrank/internal/tensorops"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 )
@@ -31,132 +33,112 @@ import (
 // ErrSettings is wrapped by errors about settings that make no sense.
 var ErrSettings = errors.New("tkdcpd: bad settings")
 
-// Settings are the choices; Rank is needed, and one of Ranks and RelError.
+// Settings are the choices. The Tucker part's ranks are Ranks, or VBMF's, or follow
+// from RelError or Params, as the CPD's does where Rank is 0: the fewest parameters
+// whose error is within RelError, or the least error of at most Params parameters.
+// What is tried then is a Tucker part with none, 1/16, 1/8, 1/4 and 1/2 of the squared
+// error, that of the bound or of a CPD of the whole that has as many parameters, and
+// for each the CPD's rank by bisection or from the budget. With Ranks or VBMF alone
+// the CPD's rank is the largest of the Tucker part's, which is no more than what the
+// core's is.
 type Settings struct {
 	// Modes are those that the Tucker part compresses; nil means 0 and 1, the
-	// channels of a kernel.
+	// channels of a kernel. A mode of full rank is left alone.
 	Modes []int
-	// Ranks has one rank for each of Modes, or one for all.
+	// Ranks has one rank for each of Modes, or one for all; cut to what the modes
+	// have.
 	Ranks []int
-	// RelError bounds ‖X − X̂‖/‖X‖ as a whole; without Ranks the Tucker part may
-	// spend Share of its square, 0 meaning a quarter, and takes the fewest
-	// parameters that do.
+	// VBMF takes the ranks that variational Bayes finds in the unfoldings of the
+	// modes; see package vbmf. A mode in which it finds only noise is an error that
+	// wraps ErrRank.
+	VBMF bool
+	// RelError bounds ‖X − X̂‖/‖X‖ as a whole. Share is what the Tucker part may
+	// spend of its square; 0 means a quarter where Rank is set, and otherwise that
+	// several are tried.
 	RelError, Share float64
+	// Params bounds the number of parameters, as Fuse counts them; 0 is no bound.
+	// Where nothing is within it and RelError the error wraps ErrRank.
+	Params int
 	// Rank is that of the CPD.
 	Rank int
-	// Factor is, without RelError, how many times its own the error of the core's
-	// CPD may grow in the correction; 0 means 1.01.
-	Factor float64
-	// Fused says that the factors will be multiplied together, into a CPD of the
-	// whole (Result.Kruskal): the sensitivity that is made small is then that one's.
-	Fused bool
-	// Seed, MaxSweeps and Workers are those of cpd.Settings.
-	Seed      uint64
-	MaxSweeps int
-	Workers   int
+	// Fuse says which factors will be multiplied together. The sensitivity that is
+	// made small is that of the products.
+	Fuse Fuse
+	// Plain leaves out the correction.
+	Plain bool
+	// Fit are the settings of the CPD, and EPC those of the correction: its Factor
+	// bounds, with RelError and without, how many times its own the error of the
+	// core's CPD may grow, 1.01 where neither is set; with RelError alone all of
+	// that is spent. Its Bound, Target and Sizes follow from the decomposition.
+	Fit cpd.Settings
+	EPC stability.Settings
+	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
+	// result.
+	Workers int
 }
 
-// Result is a decomposition.
+// Result is a decomposition and how it came about.
 type Result struct {
-	// Core is the CPD of the Tucker part's core, balanced, in the core's dimensions.
-	Core cpd.Kruskal
-	// Factors are the Tucker part's, I_n×R_n with orthonormal columns, nil for modes
-	// that it leaves alone.
-	Factors []*mat.Dense
+	// Tensor has a balanced core, and factors with orthonormal columns.
+	Tensor
 	// RelError is ‖X − X̂‖/‖X‖, TuckerError the part of it that is the Tucker
 	// decomposition's.
 	RelError, TuckerError float64
-	// Correction is that of the core's CPD, with errors relative to the core. Where
-	// Raised is set there, RelError is above the bound that was asked for.
+	// Fit is the CPD of the core before it is corrected, with errors relative to the
+	// core.
+	Fit *cpd.Result
+	// Correction is that of the core's CPD, likewise; nil where there was none.
+	// Where Raised is set there, RelError is above the bound that was asked for.
 	Correction *stability.Result
 }
 
-// Kruskal multiplies the factors together: a CPD of the whole, balanced.
-func (r *Result) Kruskal() *cpd.Kruskal {
-	k := r.Core.Clone()
-	for n, u := range r.Factors {
-		if u != nil {
-			var p mat.Dense
-			p.Mul(u, k.Factors[n])
-			k.Factors[n] = &p
-		}
-	}
-	return k.Balanced()
-}
-
-// Params is the number of values of the factors of both parts.
-func (r *Result) Params() int {
-	n := r.Core.Params()
-	for _, u := range r.Factors {
-		if u != nil {
-			rows, cols := u.Dims()
-			n += rows * cols
-		}
-	}
-	return n
-}
-
-// Decompose computes the decomposition. Errors wrap ErrSettings or those of the
-// packages that it stands on.
+// Decompose computes the decomposition. Errors wrap ErrSettings, ErrRank or those of
+// the packages that it stands on.
+//
+// The context ends it between sweeps; the result is then the best so far, beside the
+// context's error, and nil only where there is no CPD yet.
 func Decompose(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
-	if set == nil {
-		return nil, fmt.Errorf("%w: none; want a rank", ErrSettings)
-	}
-	s := *set
-	if s.Modes == nil {
-		s.Modes = []int{0, 1}
-	}
-	if s.Share == 0 {
-		s.Share = .25
-	}
-	if s.Factor == 0 {
-		s.Factor = 1.01
-	}
-	switch {
-	case s.Rank < 1:
-		return nil, fmt.Errorf("%w: rank %d", ErrSettings, s.Rank)
-	case len(s.Ranks) == 0 && s.RelError == 0:
-		return nil, fmt.Errorf("%w: neither ranks nor a bound on the relative error", ErrSettings)
-	case !(s.RelError >= 0 && s.RelError < 1):
-		return nil, fmt.Errorf("%w: a bound of %g on the relative error; want one below 1", ErrSettings, s.RelError)
-	case !(s.Share > 0 && s.Share < 1):
-		return nil, fmt.Errorf("%w: a share of %g; want one above 0 and below 1", ErrSettings, s.Share)
-	case !(s.Factor >= 1) || math.IsInf(s.Factor, 1):
-		return nil, fmt.Errorf("%w: a factor of %g; want at least 1", ErrSettings, s.Factor)
-	}
-	ts := &tucker.Settings{Modes: s.Modes, Ranks: s.Ranks, Workers: s.Workers}
-	if len(s.Ranks) == 0 {
-		ts.RelError = s.RelError * math.Sqrt(s.Share)
-	}
-	t, err := tucker.HOOI(ctx, x, ts)
+	p, err := newPlan(set, x)
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Factors: t.Factors, TuckerError: t.RelError}
-	fit, err := cpd.ALS(ctx, t.Core, s.Rank, &cpd.Settings{Seed: s.Seed, MaxSweeps: s.MaxSweeps, Workers: s.Workers})
+	c, err := p.choose(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, data, err := tensorops.View(x)
-	if err != nil {
+	t := c.parts[0]
+	fit, err := cpd.ALS(ctx, t.Core, c.rank, &p.Fit)
+	if fit == nil {
 		return nil, err
 	}
-	whole, core := tensorops.Norm(data), t.Norm()
-	es := &stability.Settings{Factor: s.Factor, Workers: s.Workers}
-	if s.Fused {
-		es.Sizes = x.Shape().Clone()
+	r := &Result{Tensor: Tensor{Core: *fit.Balanced(), Factors: t.Factors}, TuckerError: t.RelError, Fit: fit}
+	core := fit.RelError
+	if err == nil && !p.Plain {
+		if r.Correction, err = p.correct(ctx, t, fit); r.Correction == nil {
+			return nil, err
+		}
+		r.Core, core = r.Correction.Kruskal, r.Correction.After.RelError
 	}
-	if s.RelError > 0 && core > 0 {
-		// What is left of the bound, relative to the core.
-		left := s.RelError*s.RelError - t.RelError*t.RelError
-		es.Factor, es.Bound = 0, max(math.Sqrt(max(left, 0))*whole/core, 1e-6)
+	if whole := p.norms[0]; whole > 0 {
+		r.RelError = math.Hypot(t.RelError, core*t.Norm()/whole)
 	}
-	if r.Correction, err = stability.EPC(ctx, t.Core, &fit.Kruskal, es); err != nil {
-		return nil, err
+	return r, err
+}
+
+// correct makes the CPD of the core less sensitive within the bound.
+func (p *plan) correct(ctx context.Context, t *tucker.Result, fit *cpd.Result) (*stability.Result, error) {
+	set := p.EPC
+	set.Sizes = t.Core.Shape().Clone()
+	for n, d := range set.Sizes {
+		if t.Factors[n] != nil && p.Fuse.merges(p.shape[n], d, fit.Rank()) {
+			set.Sizes[n] = p.shape[n]
+		}
 	}
-	r.Core = r.Correction.Kruskal
-	if whole > 0 {
-		r.RelError = math.Hypot(t.RelError, r.Correction.After.RelError*core/whole)
+	if bound := p.left(0, t); bound > 0 {
+		if set.Bound = bound; set.Factor > 0 {
+			set.Bound = min(bound, max(set.Factor*fit.RelError, 1e-6))
+		}
+		set.Factor = 0
 	}
-	return r, nil
+	return stability.EPC(ctx, t.Core, &fit.Kruskal, &set)
 }

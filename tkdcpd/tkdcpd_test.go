@@ -13,6 +13,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/stability"
 )
 
 var bg = context.Background()
@@ -92,7 +93,7 @@ func decompose(t *testing.T, x *tensor.Dense, set *Settings) *Result {
 
 func TestExactDecompositionsAreFound(t *testing.T) {
 	x := kernel(1, 3, 0, 12, 10, 9)
-	r := decompose(t, x, &Settings{Ranks: []int{3, 3}, Rank: 3, MaxSweeps: 2000})
+	r := decompose(t, x, &Settings{Ranks: []int{3, 3}, Rank: 3, Fit: cpd.Settings{MaxSweeps: 2000}})
 	if r.RelError > 1e-5 || r.TuckerError > 1e-10 {
 		t.Errorf("error %g, of which Tucker's %g", r.RelError, r.TuckerError)
 	}
@@ -101,8 +102,8 @@ func TestExactDecompositionsAreFound(t *testing.T) {
 func TestTheWholeBoundIsSpentAndKept(t *testing.T) {
 	for _, shape := range [][]int{{16, 14, 9}, {12, 10, 3, 3}} {
 		x := kernel(2, 4, .3, shape...)
-		for _, fused := range []bool{false, true} {
-			r := decompose(t, x, &Settings{RelError: .4, Rank: 12, Fused: fused})
+		for _, fuse := range []Fuse{Apart, Cheaper, All} {
+			r := decompose(t, x, &Settings{RelError: .4, Rank: 12, Fuse: fuse})
 			if r.Correction.Raised || r.RelError > .4*(1+1e-7) || r.RelError < .4*.999 || r.TuckerError > .2*(1+1e-9) {
 				t.Errorf("%v: error %g, of which Tucker's %g; raised %v", shape, r.RelError, r.TuckerError, r.Correction.Raised)
 			}
@@ -118,7 +119,7 @@ func TestFusedSensitivityIsTheObjective(t *testing.T) {
 	x := kernel(3, 5, .3, 20, 12, 9)
 	set := Settings{Ranks: []int{8, 6}, RelError: .45, Rank: 8}
 	apart := decompose(t, x, &set)
-	set.Fused = true
+	set.Fuse = All
 	fused := decompose(t, x, &set)
 	if f, a := fused.Kruskal().LeastSensitivity(), apart.Kruskal().LeastSensitivity(); f > a*(1+1e-3) {
 		t.Errorf("fused sensitivity %g, and %g of factors corrected apart", f, a)
@@ -143,8 +144,11 @@ func TestZeroTensors(t *testing.T) {
 func TestBadSettingsAreErrors(t *testing.T) {
 	x := kernel(1, 2, .1, 4, 5, 3)
 	for name, set := range map[string]*Settings{
-		"nil": nil, "no rank": {RelError: .1}, "no bound": {Rank: 2}, "bound 1": {Rank: 2, RelError: 1}, "NaN": {Rank: 2, RelError: math.NaN()},
-		"share": {Rank: 2, RelError: .1, Share: 1}, "factor": {Rank: 2, Ranks: []int{2}, Factor: .5},
+		"nil": nil, "nothing": {}, "no bound": {Rank: 2}, "bound 1": {Rank: 2, RelError: 1}, "NaN": {Rank: 2, RelError: math.NaN()},
+		"share": {Rank: 2, RelError: .1, Share: 1}, "factor": {Rank: 2, Ranks: []int{2}, EPC: stability.Settings{Factor: .5}}, "correction's bound": {Ranks: []int{2}, EPC: stability.Settings{Bound: .5}},
+		"rank": {Rank: -1, Ranks: []int{2}}, "budget": {Params: -1}, "rank and budget": {Rank: 2, Params: 100}, "two rules": {Ranks: []int{2}, VBMF: true},
+		"ranks": {Ranks: []int{2, 2, 2}}, "rank 0": {Ranks: []int{0}}, "modes": {Modes: []int{0, 3}, Ranks: []int{2}}, "mode twice": {Modes: []int{1, 1}, Ranks: []int{2}},
+		"fuse": {Ranks: []int{2}, Fuse: "some"}, "negative bound": {RelError: -.1},
 	} {
 		if _, err := Decompose(bg, x, set); !errors.Is(err, ErrSettings) {
 			t.Errorf("%s: error %v", name, err)

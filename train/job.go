@@ -188,9 +188,10 @@ const (
 // epoch does what is left of an epoch.
 func (r *run) epoch(ctx context.Context) error {
 	order := r.stream(orderStream, r.Epoch).Perm(r.Images)
-	left := order[r.Step*r.recipe.Batch:]
 	began, seen := time.Now(), 0
-	for b, err := range dataset.TrainBatches(ctx, r.Data, r.Preprocess, left, r.recipe.Batch, r.recipe.Augment, r.recipe.Seed, r.Epoch, r.Workers) {
+	for b, err := range dataset.TrainBatches(ctx, r.Data, r.Preprocess, dataset.Epoch{
+		Order: order, Batch: r.recipe.Batch, Skip: r.Step, Augment: r.recipe.Augment, Seed: r.recipe.Seed, Number: uint64(r.Epoch), Workers: r.Workers,
+	}) {
 		if err != nil {
 			return err
 		}

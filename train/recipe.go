@@ -152,6 +152,9 @@ func (r Recipe) Validate() error {
 	case !(r.Temperature > 0) || math.IsInf(r.Temperature, 1):
 		return fail("a temperature of %g; want a number above 0", r.Temperature)
 	}
+	if err := r.Augment.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrRecipe, err)
+	}
 	for _, m := range r.Milestones {
 		if !(m >= 0) {
 			return fail("a milestone at epoch %g", m)

@@ -66,11 +66,16 @@ Ranks (--rank):
   energy=E      the fewest parameters that keep a share E of each kernel's
                 squared norm
   ratio=Q       the best fit with at most a share Q of each kernel's weights
-  fixed=R[,S]   the same rank everywhere; for tucker also R_out,R_in
+  fixed=R[,S]   the same rank everywhere; for tucker also R_out,R_in, for
+                tkdcpd R_out,R_in,R
 
---stability epc corrects cp: of all factors of the rank whose error is at most
-1.02 times (epc=F: F times) that of the fit it takes the least sensitive, so
-that components do not cancel each other and the network can be fine-tuned.
+tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
+ranks of the channels, none of them reduced among these, and takes the best.
+
+--stability epc corrects cp and tkdcpd: of all factors of the rank whose error
+is at most 1.02 times (epc=F: F times) that of the fit it takes the least
+sensitive, so that components do not cancel each other and the network can be
+fine-tuned. It is the default of tkdcpd.
 
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
@@ -84,9 +89,9 @@ before and after.`,
 	f.modelFlags.add(cmd)
 	f.dataFlags.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.method, "method", "tucker", "tucker, cp or svd")
-	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S]")
-	fl.StringVar(&f.stability, "stability", "none", "for cp: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
+	fl.StringVar(&f.method, "method", "tucker", "tucker, cp, tkdcpd or svd")
+	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
@@ -103,6 +108,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	rank, err := compress.ParseRank(f.rank)
 	if err != nil {
 		return err
+	}
+	if f.stability == "" {
+		f.stability = "none"
+		if method == compress.TKDCPD {
+			f.stability = "epc"
+		}
 	}
 	stability, err := parseStability(f.stability)
 	if err != nil {

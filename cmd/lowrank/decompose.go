@@ -16,6 +16,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/lowrank-go/lowrank/cpd"
+	"github.com/lowrank-go/lowrank/internal/bisect"
 	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/stability"
@@ -73,15 +74,17 @@ func newDecompose() *cobra.Command {
 with --tensor NAME (.npz, safetensors, a checkpoint).
 
 Methods: cp is the canonical polyadic decomposition, tucker the Tucker
-decomposition by HOSVD and HOOI. --solver is for cp: als, alternating least
+decomposition by HOSVD and HOOI, tkdcpd a Tucker decomposition of the first two
+modes, or of --modes, with a cp of its core, corrected as with --epc. --solver is for cp: als, alternating least
 squares, or lm, Levenberg-Marquardt, which needs far fewer iterations where
 components are nearly collinear or the accuracy is to be high.
 
 --rank is one number for cp; for tucker a comma list with a number for each
 mode, or one number for all (cut to the sizes), or vbmf, or energy=E, the share
-of the squared norm that is kept. --tol bounds the relative error instead:
+of the squared norm that is kept; for tkdcpd the numbers of tucker and then that
+of cp, or one for all, or vbmf, or energy=E. --tol bounds the relative error instead:
 tucker then takes the least ranks that keep it, cp the smallest rank found by
-doubling and bisection.
+doubling and bisection; in tkdcpd a quarter of its square is tucker's.
 
 --nonnegative all keeps every entry from falling below zero, for data that are
 amounts; cp also takes a list of modes. --weights names a tensor of the same
@@ -93,7 +96,8 @@ written.
 
 OUT.npz holds, for cp, "weights" and "factor0", "factor1", … (rows by
 components, columns of unit norm); for tucker "core" and the factors, none for
-a mode that --modes leaves out. --plot draws the error after each sweep.`,
+a mode that --modes leaves out; for tkdcpd those factors, and "weights", "core0",
+"core1", … of the cp of the core. --plot draws the error after each sweep.`,
 		Example: `  lowrank decompose kernel.npy --method tucker --rank 8,8,3,3 -o factors.npz
   lowrank decompose data.npy --method cp --rank 3 --nonnegative all --json
   lowrank decompose resnet20.th --tensor module.layer3.0.conv1.weight --method tucker --modes 0,1 --tol 0.1 --json`,
@@ -101,10 +105,10 @@ a mode that --modes leaves out. --plot draws the error after each sweep.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.method, "method", "cp", "cp or tucker")
-	fl.StringVar(&f.rank, "rank", "", "R, or for tucker a comma list, vbmf or energy=E")
+	fl.StringVar(&f.method, "method", "cp", "cp, tucker or tkdcpd")
+	fl.StringVar(&f.rank, "rank", "", "R, or for tucker and tkdcpd a comma list, vbmf or energy=E")
 	fl.Float64Var(&f.tol, "tol", 0, "bound on the relative error, in place of --rank")
-	fl.StringVar(&f.modes, "modes", "", "modes that tucker compresses, a comma list; all when empty")
+	fl.StringVar(&f.modes, "modes", "", "modes that tucker or tkdcpd compresses, a comma list; all, or 0,1, when empty")
 	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
 	fl.StringVar(&f.init, "init", "hosvd", "start of cp: hosvd or random")
 	fl.IntVar(&f.starts, "starts", 0, "starts of cp, 0 for a default; the best result is kept, all but the first are random")
@@ -112,7 +116,7 @@ a mode that --modes leaves out. --plot draws the error after each sweep.`,
 	fl.StringVar(&f.weights, "weights", "", "file of the entries' weights for cp (.npy); 0 is an unknown entry")
 	fl.Float64Var(&f.target, "target", 0, "stop cp at this relative error")
 	fl.DurationVar(&f.limit, "time", 0, "stop cp after this time, such as 30s")
-	fl.Float64Var(&f.epc, "epc", 0, "make cp as little sensitive as this many times its error allows, such as 1.02")
+	fl.Float64Var(&f.epc, "epc", 0, "make cp as little sensitive as this many times its error allows, such as 1.02; tkdcpd always, by 1.01")
 	fl.StringVar(&f.plot, "plot", "", "file for a plot of the error after each sweep ("+strings.Join(chart.Formats, ", ")+")")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
 	fl.Float64Var(&f.stop, "stop", 0, "stop when a sweep lowers the relative error by less, 0 for a default")
@@ -125,6 +129,9 @@ a mode that --modes leaves out. --plot draws the error after each sweep.`,
 	return cmd
 }
 
+// decomposition fills in the report and the factors.
+type decomposition func(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error
+
 func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if (f.rank == "") == (f.tol == 0) {
 		return usagef("decompose wants one of --rank and --tol")
@@ -135,8 +142,8 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if f.out != "" && !strings.HasSuffix(f.out, ".npz") {
 		return usagef("-o %s; factors are written as .npz", f.out)
 	}
-	if f.method != "cp" && f.method != "tucker" {
-		return usagef("--method %q; want cp or tucker", f.method)
+	if f.method != "cp" && f.method != "tucker" && f.method != "tkdcpd" {
+		return usagef("--method %q; want cp, tucker or tkdcpd", f.method)
 	}
 	if f.solver != "als" && f.solver != "lm" {
 		return usagef("--solver %q; want als or lm", f.solver)
@@ -144,7 +151,7 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if f.method != "cp" && f.solver != "als" {
 		return usagef("--solver belongs to cp")
 	}
-	if f.nonneg != "" && f.solver != "als" {
+	if f.nonneg != "" && (f.solver != "als" || f.method == "tkdcpd") {
 		return usagef("--nonnegative belongs to tucker and to cp with als")
 	}
 	if f.nonneg != "" && f.method == "tucker" && f.nonneg != "all" {
@@ -153,8 +160,8 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if f.weights != "" && (f.method != "cp" || f.solver != "als") {
 		return usagef("--weights belongs to cp with als")
 	}
-	if f.epc != 0 && (!(f.epc > 1) || math.IsInf(f.epc, 1) || f.method != "cp" || f.nonneg != "" || f.weights != "") {
-		return usagef("--epc %g; want a factor above 1, for cp without --nonnegative and --weights", f.epc)
+	if f.epc != 0 && (!(f.epc > 1) || math.IsInf(f.epc, 1) || f.method == "tucker" || f.nonneg != "" || f.weights != "") {
+		return usagef("--epc %g; want a factor above 1, for tkdcpd, or for cp without --nonnegative and --weights", f.epc)
 	}
 	if f.method != "cp" && (f.target != 0 || f.limit != 0) {
 		return usagef("--target and --time belong to cp")
@@ -163,7 +170,7 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 		return usagef("--plot %s; want a name that ends in %s", f.plot, strings.Join(chart.Formats, ", "))
 	}
 	if f.method == "cp" && f.modes != "" {
-		return usagef("--modes belongs to tucker")
+		return usagef("--modes belongs to tucker and tkdcpd")
 	}
 	for _, out := range []string{f.out, f.plot} {
 		if err := checkOutput(out, f.force); err != nil {
@@ -179,11 +186,7 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	start := time.Now()
 	r := decomposeReport{Method: f.method, Shape: x.Shape().Clone()}
 	out := model.NewStateDict()
-	if f.method == "cp" {
-		err = f.cp(cmd.Context(), x, line.Update, &r, out)
-	} else {
-		err = f.tucker(cmd.Context(), x, line.Update, &r, out)
-	}
+	err = map[string]decomposition{"cp": f.cp, "tucker": f.tucker, "tkdcpd": f.tkdcpd}[f.method](cmd.Context(), x, line.Update, &r, out)
 	line.Done()
 	if err != nil && out.Len() == 0 {
 		return fmt.Errorf("%s: %w", path, err)
@@ -397,34 +400,43 @@ func searchRank(ctx context.Context, x *tensor.Dense, tol float64, fit func(cont
 	enough.Target = max(set.Target, tol)
 	set = &enough
 	var best *cpd.Result
-	lo, hi := 0, 1
-	for {
-		r, err := fit(ctx, x, hi, set)
+	least := 1.
+	rank, err := bisect.Least(1, most, func(rank int) (bool, error) {
+		r, err := fit(ctx, x, rank, set)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		if r.RelError <= tol {
-			best = r
-			break
+		least = min(least, r.RelError)
+		if r.RelError > tol {
+			return false, nil
 		}
-		if hi >= most {
-			return nil, fmt.Errorf("rank %d reaches a relative error of %.4g only, not %g; more --starts or --sweeps may", hi, r.RelError, tol)
-		}
-		lo, hi = hi, min(2*hi, most)
+		best = r
+		return true, nil
+	})
+	if err == nil && rank == 0 {
+		err = fmt.Errorf("rank %d reaches a relative error of %.4g only, not %g; more --starts or --sweeps may", most, least, tol)
 	}
-	for hi-lo > 1 {
-		mid := (lo + hi) / 2
-		r, err := fit(ctx, x, mid, set)
-		if err != nil {
-			return nil, err
-		}
-		if r.RelError <= tol {
-			best, hi = r, mid
-		} else {
-			lo = mid
+	return best, err
+}
+
+// ranks are the modes and ranks of a Tucker decomposition, or the energy to keep, as
+// far as flags tell.
+func (f *decomposeFlags) ranks() (modes, ranks []int, energy float64, err error) {
+	if f.modes != "" {
+		if modes, err = numbers("--modes", f.modes, 0); err != nil {
+			return nil, nil, 0, err
 		}
 	}
-	return best, nil
+	share, isEnergy := strings.CutPrefix(f.rank, "energy=")
+	switch {
+	case isEnergy:
+		if energy, err = strconv.ParseFloat(share, 64); err != nil || !(energy > 0 && energy < 1) {
+			return nil, nil, 0, usagef("--rank %s; want a share above 0 and below 1", f.rank)
+		}
+	case f.rank != "" && f.rank != "vbmf":
+		ranks, err = numbers("--rank", f.rank, 1)
+	}
+	return modes, ranks, energy, err
 }
 
 func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
@@ -434,28 +446,11 @@ func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update fun
 		limit = 50
 	}
 	set.Progress = func(sweep int, e float64) { update(sweep, limit, fmt.Sprintf("sweeps, error %.3g", e)) }
-	if f.modes != "" {
-		var err error
-		if set.Modes, err = numbers("--modes", f.modes, 0); err != nil {
-			return err
-		}
+	var err error
+	if set.Modes, set.Ranks, set.Energy, err = f.ranks(); err != nil {
+		return err
 	}
-	energy, isEnergy := strings.CutPrefix(f.rank, "energy=")
-	switch {
-	case f.rank == "":
-	case isEnergy:
-		var err error
-		if set.Energy, err = strconv.ParseFloat(energy, 64); err != nil || !(set.Energy > 0 && set.Energy < 1) {
-			return usagef("--rank %s; want a share above 0 and below 1", f.rank)
-		}
-	case f.rank == "vbmf":
-		set.VBMF = true
-	default:
-		var err error
-		if set.Ranks, err = numbers("--rank", f.rank, 1); err != nil {
-			return err
-		}
-	}
+	set.VBMF = f.rank == "vbmf"
 	fit := tucker.HOOI
 	if f.nonneg != "" {
 		fit = tucker.NonNegative

@@ -59,7 +59,7 @@ func (f *recipeFlags) add(cmd *cobra.Command, epochs string) {
 	fl.Float64Var(&f.Mixup, "mixup", 0, "mix images and labels by shares from Beta(V, V)")
 	fl.Float64Var(&f.Clip, "clip", 0, "greatest norm of the gradient, 0 for none")
 	fl.Float64Var(&f.EMA, "ema", 0, "train an average of the weights with this decay a step")
-	fl.StringVar(&f.augment, "augment", "auto", "auto, none, crop, flip, crop,flip or resized-crop,flip; auto flips nothing but photographs")
+	fl.StringVar(&f.augment, "augment", "auto", "auto, none, or a list of crop (shifts by 4 pixels), resized-crop and flip; auto flips nothing but photographs")
 	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
 	fl.DurationVar(&f.every, "checkpoint-every", time.Minute, "write the checkpoint this often, beside after each epoch")
 	fl.BoolVar(&f.resume, "resume", false, "go on from the checkpoint, if there is one")
@@ -305,12 +305,14 @@ func parseAugment(text, spec string, c resnet.Config) (dataset.Augment, error) {
 		if c.CIFAR {
 			return dataset.Augment{Pad: 4, Flip: photographs}, nil
 		}
-		return dataset.Augment{Flip: photographs}, nil
+		return dataset.Augment{Area: dataset.ImageNetAugment.Area, Flip: photographs}, nil
 	}
 	for part := range strings.SplitSeq(text, ",") {
 		switch part {
 		case "crop":
 			a.Pad = 4
+		case "resized-crop":
+			a.Area = dataset.ImageNetAugment.Area
 		case "flip":
 			a.Flip = true
 		default:
