@@ -306,3 +306,47 @@ func TestResultsDoNotDependOnWorkers(t *testing.T) {
 		}
 	}
 }
+
+func TestDistillationAndItsGradientEqualTheDefinition(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
+		n, classes := rapid.IntRange(1, 130).Draw(t, "n"), rapid.IntRange(1, 9).Draw(t, "classes")
+		temperature := rapid.Float64Range(.5, 8).Draw(t, "temperature")
+		logits, teacher := normal(rng, n, 1, 1, classes).Data, normal(rng, n, 1, 1, classes).Data
+		value := func(x []float64) float64 {
+			var loss float64
+			for i := range n {
+				var zs, zt float64
+				for c := range classes {
+					zs += math.Exp(x[i*classes+c] / temperature)
+					zt += math.Exp(float64(teacher[i*classes+c]) / temperature)
+				}
+				for c := range classes {
+					p := math.Exp(float64(teacher[i*classes+c])/temperature) / zt
+					loss += temperature * temperature * p * (math.Log(p) - x[i*classes+c]/temperature + math.Log(zs)) / float64(n)
+				}
+			}
+			return loss
+		}
+		x := make([]float64, len(logits))
+		for i, v := range logits {
+			x[i] = float64(v)
+		}
+		got := make([]float32, len(logits))
+		if loss, want := Distill(got, logits, teacher, classes, temperature, 2), value(x); math.Abs(loss-want) > 1e-9*(1+want) {
+			t.Fatalf("loss %g, want %g", loss, want)
+		}
+		const h = 1e-4
+		for range 5 {
+			i := rng.IntN(len(x))
+			x[i] += h
+			up := value(x)
+			x[i] -= 2 * h
+			down := value(x)
+			x[i] += h
+			if d := (up - down) / (2 * h); math.Abs(d-float64(got[i])) > 1e-6 {
+				t.Errorf("gradient %g, by differences %g", got[i], d)
+			}
+		}
+	})
+}
