@@ -14,33 +14,38 @@ import (
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/train"
 )
 
 // compressReport is what compress prints with --json. Fields that need a known
 // network or data are null without.
 type compressReport struct {
-	Arch           *string           `json:"arch"`
-	Method         string            `json:"method"`
-	Rank           string            `json:"rank"`
-	Stability      string            `json:"stability"`
-	ParamsBefore   int               `json:"params_before"`
-	ParamsAfter    int               `json:"params_after"`
-	MACsBefore     *int64            `json:"macs_before"`
-	MACsAfter      *int64            `json:"macs_after"`
-	LatencyBefore  *float64          `json:"latency_ms_before"`
-	LatencyAfter   *float64          `json:"latency_ms_after"`
-	AccuracyBefore *float64          `json:"accuracy_before"`
-	AccuracyAfter  *float64          `json:"accuracy_after"`
-	Samples        int               `json:"samples"`
-	Seconds        float64           `json:"seconds"`
-	Output         string            `json:"output,omitempty"`
-	Layers         []compress.Result `json:"layers"`
-	correct        [2]int
+	Arch           *string  `json:"arch"`
+	Method         string   `json:"method"`
+	Rank           string   `json:"rank"`
+	Stability      string   `json:"stability"`
+	ParamsBefore   int      `json:"params_before"`
+	ParamsAfter    int      `json:"params_after"`
+	MACsBefore     *int64   `json:"macs_before"`
+	MACsAfter      *int64   `json:"macs_after"`
+	LatencyBefore  *float64 `json:"latency_ms_before"`
+	LatencyAfter   *float64 `json:"latency_ms_after"`
+	AccuracyBefore *float64 `json:"accuracy_before"`
+	// AccuracyCompressed is before calibration and fine-tuning, AccuracyAfter after.
+	AccuracyCompressed *float64          `json:"accuracy_compressed,omitempty"`
+	AccuracyAfter      *float64          `json:"accuracy_after"`
+	Samples            int               `json:"samples"`
+	FineTuning         []train.Epoch     `json:"finetuning,omitempty"`
+	Seconds            float64           `json:"seconds"`
+	Output             string            `json:"output,omitempty"`
+	Layers             []compress.Result `json:"layers"`
+	correct            [3]int
 }
 
 type compressFlags struct {
 	modelFlags
 	dataFlags
+	tuneFlags
 	method    string
 	stability string
 	rank      string
@@ -79,15 +84,23 @@ fine-tuned. It is the default of tkdcpd.
 
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
-before and after.`,
+before and after, on its test split.
+
+--calibrate N gives the batch norms of the compressed network the statistics of N
+training images. --finetune EPOCHS trains all of it on the training split, with the
+outputs of the network as it was for a teacher (--teaching). The checkpoint of that
+lies beside OUT, and --resume goes on from it.`,
 		Example: `  lowrank compress resnet20.th --method tucker --rank energy=0.9 -o small.safetensors
   lowrank compress resnet18.pth --rank vbmf --layers 'layer3.*' --layers 'layer4.*' \
-      --data folder:images.zip -o small.safetensors`,
+      --data folder:images.zip -o small.safetensors
+  lowrank compress resnet20.th --method tkdcpd --rank ratio=0.3 --data cifar10:cifar-10-batches-bin \
+      --finetune 5 -o small.safetensors`,
 		Args: exactly(1, "a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	f.modelFlags.add(cmd)
 	f.dataFlags.add(cmd)
+	f.tuneFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "tucker", "tucker, cp, tkdcpd or svd")
 	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
@@ -124,6 +137,9 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.kernels && f.data != "" {
 		return usagef("--data needs a network; --kernels reads loose kernels")
+	}
+	if err := f.tuneFlags.check(f.data, f.out); err != nil {
+		return err
 	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
@@ -226,16 +242,27 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 			return nil, err
 		}
 		defer done()
-		for i, net := range []*resnet.Net{before, after} {
-			what := []string{"eval before", "eval after"}[i]
-			score, err := evaluate(cmd, net, set, what, f.batch, f.threads)
-			if err != nil {
+		score := func(net *resnet.Net, what string, correct *int, accuracy **float64) error {
+			s, err := evaluate(cmd, net, set, what, f.batch, f.threads)
+			if err == nil {
+				a := s.Accuracy()
+				*accuracy, *correct, r.Samples = &a, s.Top1, s.Samples
+			}
+			return err
+		}
+		if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
+			return nil, err
+		}
+		if f.tuning() {
+			if err := score(after, "eval compressed", &r.correct[2], &r.AccuracyCompressed); err != nil {
 				return nil, err
 			}
-			acc := score.Accuracy()
-			*[]**float64{&r.AccuracyBefore, &r.AccuracyAfter}[i] = &acc
-			r.Samples = score.Samples
-			r.correct[i] = score.Top1
+			if after, err = f.tune(cmd, before, after, set, r); err != nil {
+				return nil, err
+			}
+		}
+		if err := score(after, "eval after", &r.correct[1], &r.AccuracyAfter); err != nil {
+			return nil, err
 		}
 	}
 	if err := f.latency(cmd.Context(), before, after, r); err != nil {
@@ -298,6 +325,10 @@ func (r *compressReport) print(cmd *cobra.Command) {
 	if r.LatencyBefore != nil {
 		rows = append(rows, []string{"one image", fmt.Sprintf("%.2f ms", *r.LatencyBefore), fmt.Sprintf("%.2f ms", *r.LatencyAfter),
 			fmt.Sprintf("%.2fx faster", *r.LatencyBefore / *r.LatencyAfter)})
+	}
+	if r.AccuracyCompressed != nil {
+		rows = append(rows, []string{"top-1 as compressed", "", fmt.Sprintf("%.2f %%", 100**r.AccuracyCompressed),
+			fmt.Sprintf("%+d of %d images", r.correct[2]-r.correct[0], r.Samples)})
 	}
 	if r.AccuracyBefore != nil {
 		rows = append(rows, []string{"top-1", fmt.Sprintf("%.2f %%", 100**r.AccuracyBefore), fmt.Sprintf("%.2f %%", 100**r.AccuracyAfter),

@@ -37,14 +37,12 @@ type trainReport struct {
 type recipeFlags struct {
 	train.Recipe
 	augment string
-	holdout float64
 	resume  bool
 	every   time.Duration
 }
 
-func (f *recipeFlags) add(cmd *cobra.Command, epochs string) {
+func (f *recipeFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.IntVar(&f.Epochs, epochs, f.Epochs, "epochs")
 	fl.StringVar(&f.Optimiser, "optimiser", train.SGD, "sgd, adam or adamw")
 	fl.Float64Var(&f.Rate, "lr", f.Rate, "learning rate at its peak; 0 means 0.1 for sgd, 0.001 for the others")
 	fl.Float64Var(&f.Momentum, "momentum", .9, "momentum of sgd")
@@ -60,29 +58,28 @@ func (f *recipeFlags) add(cmd *cobra.Command, epochs string) {
 	fl.Float64Var(&f.Clip, "clip", 0, "greatest norm of the gradient, 0 for none")
 	fl.Float64Var(&f.EMA, "ema", 0, "train an average of the weights with this decay a step")
 	fl.StringVar(&f.augment, "augment", "auto", "auto, none, or a list of crop (shifts by 4 pixels), resized-crop and flip; auto flips nothing but photographs")
-	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
 	fl.DurationVar(&f.every, "checkpoint-every", time.Minute, "write the checkpoint this often, beside after each epoch")
 	fl.BoolVar(&f.resume, "resume", false, "go on from the checkpoint, if there is one")
 }
 
-// trainingData are the sets that a run trains on and is validated with.
-func (f *recipeFlags) trainingData(spec string, limit int, seed uint64) (data, validation dataset.Set, err error) {
-	if spec == "" {
-		return nil, nil, usagef("training needs --data")
+// sets are the images that a run trains on and is validated with.
+func (f *trainFlags) sets() (data, validation dataset.Set, err error) {
+	if f.data == "" {
+		return nil, nil, usagef("train needs --data")
 	}
-	if limit < 0 {
-		return nil, nil, usagef("--limit %d; want a number of images, or 0 for all", limit)
+	if f.limit < 0 {
+		return nil, nil, usagef("--limit %d; want a number of images, or 0 for all", f.limit)
 	}
 	if !(f.holdout >= 0 && f.holdout < 1) {
 		return nil, nil, usagef("--validation %g; want a share of at least 0 and below 1", f.holdout)
 	}
-	if data, err = dataset.Open(spec, dataset.Options{Split: dataset.Train, Limit: limit}); err != nil {
+	if data, err = dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: f.limit}); err != nil {
 		return nil, nil, err
 	}
 	if f.holdout > 0 {
-		return dataset.HoldOut(data, f.holdout, seed)
+		return dataset.HoldOut(data, f.holdout, f.Seed)
 	}
-	validation, err = dataset.Open(spec, dataset.Options{Split: dataset.Test})
+	validation, err = dataset.Open(f.data, dataset.Options{Split: dataset.Test})
 	return data, validation, err
 }
 
@@ -117,6 +114,7 @@ type trainFlags struct {
 	arch    string
 	data    string
 	limit   int
+	holdout float64
 	project bool
 	zero    bool
 	out     string
@@ -144,11 +142,13 @@ often a run was interrupted.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	f.modelFlags.add(cmd)
-	f.recipeFlags.add(cmd, "epochs")
+	f.recipeFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.arch, "arch", "", "network to train from random weights: "+strings.Join(resnet.Architectures(), ", "))
 	fl.StringVar(&f.data, "data", "", "labelled images; see lowrank eval --help")
+	fl.IntVar(&f.Epochs, "epochs", 20, "epochs to train")
 	fl.IntVar(&f.Batch, "batch", 128, "images of a step")
+	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
 	fl.IntVar(&f.limit, "limit", 0, "train on N images spread evenly over the data, 0 for all")
 	fl.BoolVar(&f.project, "projection", false, "with --arch: 1×1 shortcuts in CIFAR networks in place of padding")
 	fl.BoolVar(&f.zero, "zero-gain", false, "with --arch: begin with each block's last batch norm at zero")
@@ -171,7 +171,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
-	data, validation, err := f.trainingData(f.data, f.limit, f.Seed)
+	data, validation, err := f.sets()
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		}
 	}
 	start := time.Now()
-	job, err := f.job(cmd, f.data, net.Config, learner, data, validation, f.threads)
+	job, err := f.job(cmd, "train", f.data, net.Config, learner, data, validation, f.threads)
 	if err != nil {
 		return err
 	}
@@ -252,18 +252,21 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 }
 
 // job is the job of the flags.
-func (f *recipeFlags) job(cmd *cobra.Command, spec string, c resnet.Config, l *resnet.Learner, data, validation dataset.Set, threads int) (*train.Job, error) {
+func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config, l *resnet.Learner, data, validation dataset.Set, threads int) (*train.Job, error) {
 	recipe := f.Recipe
 	var err error
 	if recipe.Augment, err = parseAugment(f.augment, spec, c); err != nil {
 		return nil, err
 	}
-	line := progressLine(cmd, "train")
+	if recipe.Batch == 0 && !c.CIFAR {
+		recipe.Batch = 32 // of large images
+	}
+	line := progressLine(cmd, what)
 	out := cmd.ErrOrStderr()
 	return &train.Job{
 		Learner: l, Data: data, Preprocess: c.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
 		Progress: func(p train.Progress) {
-			left := float64((p.Epochs-p.Epoch)*p.Steps+p.Steps-p.Step) * float64(recipe.Batch) / p.Rate
+			left := float64((p.Epochs-p.Epoch)*p.Steps+p.Steps-p.Step) * float64(data.Len()) / float64(p.Steps) / p.Rate
 			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, top-1 %.1f %%, %.0f images/s, %v left",
 				p.Epoch, p.Epochs, p.Loss, 100*p.Accuracy, p.Rate, time.Duration(left*float64(time.Second)).Round(time.Second)))
 		},
