@@ -112,13 +112,34 @@ func cut(m Image, x, y, w, h int) Image {
 	return out
 }
 
-// change shifts and mirrors an input of w×h pixels in place.
-func (a Augment) change(r *rand.Rand, x []float32, w, h int, black [3]float32) {
-	if a.Pad > 0 {
-		dx, dy := r.IntN(2*a.Pad+1)-a.Pad, r.IntN(2*a.Pad+1)-a.Pad
-		shift(x, w, h, dx, dy, black)
+// moves are what was drawn for one image.
+type moves struct {
+	// window is the left, top, width and height of the part taken of the
+	// image, if there is one.
+	window [4]int
+	dx, dy int
+	mirror bool
+}
+
+// draw chooses the changes of an image of w×h pixels.
+func (a Augment) draw(r *rand.Rand, w, h int) (m moves) {
+	if a.windows() {
+		x, y, ww, wh := a.window(r, w, h)
+		m.window = [4]int{x, y, ww, wh}
 	}
-	if a.Flip && r.IntN(2) == 1 {
+	if a.Pad > 0 {
+		m.dx, m.dy = r.IntN(2*a.Pad+1)-a.Pad, r.IntN(2*a.Pad+1)-a.Pad
+	}
+	m.mirror = a.Flip && r.IntN(2) == 1
+	return m
+}
+
+// apply shifts and mirrors an input of w×h pixels in place.
+func (m moves) apply(x []float32, w, h int, black [3]float32) {
+	if m.dx != 0 || m.dy != 0 {
+		shift(x, w, h, m.dx, m.dy, black)
+	}
+	if m.mirror {
 		mirror(x, w)
 	}
 }

@@ -191,7 +191,7 @@ func TestFlipMirrorsHalfAndPadShiftsEvenly(t *testing.T) {
 	for range 9 * n {
 		x := make([]float32, 17*3)
 		x[8*3] = 1
-		Augment{Pad: 4}.change(r, x, 17, 1, [3]float32{})
+		Augment{Pad: 4}.draw(r, 17, 1).apply(x, 17, 1, [3]float32{})
 		if at := slices.Index(x, 1); at >= 0 {
 			count[at/3-4]++
 		}
@@ -269,6 +269,7 @@ func TestTrainBatchesReportEpochsThatMakeNoSense(t *testing.T) {
 		{Epoch{Batch: 1, Augment: Augment{Area: [2]float64{0, 1}}}, ErrSpec, "0 to 1 of the area"},
 		{Epoch{Batch: 1, Augment: Augment{Area: [2]float64{nan, 1}}}, ErrSpec, "NaN to 1"},
 		{Epoch{Batch: 1, Augment: Augment{Ratio: [2]float64{2, 1}}}, ErrSpec, "ratio 2 to 1"},
+		{Epoch{Batch: 1, Masks: true}, ErrSpec, "masks of synthetic"},
 		{Epoch{Batch: 1, Augment: ImageNetAugment}, ErrSpec, "width and height of the crop"},
 	} {
 		var last error
@@ -290,6 +291,82 @@ func TestTrainBatchesReportEpochsThatMakeNoSense(t *testing.T) {
 	}
 	if good != 2 || !errors.Is(last, ErrFormat) || !strings.Contains(last.Error(), "image 7 of") {
 		t.Errorf("%d images, then %v", good, last)
+	}
+}
+
+// blocks is a set whose images are blocks of even grey; the class of a pixel is
+// its level less one, so that black is no class.
+type blocks struct {
+	synthetic
+	block int
+}
+
+func (s *blocks) At(i int) (Image, int, error) {
+	m, err := s.MaskAt(i)
+	for p := range m.Class {
+		m.Class[p]++
+	}
+	return Image{W: m.W, H: m.H, C: 1, Pix: m.Class}, 0, err
+}
+
+func (s *blocks) MaskAt(i int) (Mask, error) {
+	m := Mask{W: s.w, H: s.h, Class: make([]uint8, s.w*s.h)}
+	for p := range m.Class {
+		m.Class[p] = uint8(p%s.w/s.block*31+p/s.w/s.block*17+i) % 200
+	}
+	return m, s.bad[i]
+}
+
+func TestMasksUndergoWhatImagesDo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := &blocks{synthetic{n: 5, w: rapid.IntRange(1, 12).Draw(t, "w"), h: rapid.IntRange(1, 12).Draw(t, "h"), classes: 200}, 1}
+		p := Preprocess{Crop: [2]int{rapid.IntRange(1, 14).Draw(t, "crop w"), rapid.IntRange(1, 14).Draw(t, "crop h")}, Pad: true}
+		e := Epoch{
+			Order: []int{3, 0, 4, 4, 1}, Batch: 3, Masks: true, Number: rapid.Uint64().Draw(t, "epoch"),
+			Augment: Augment{Pad: rapid.IntRange(0, 15).Draw(t, "pad"), Flip: rapid.Bool().Draw(t, "flip")},
+		}
+		for b, err := range TrainBatches(context.Background(), s, p, e) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(b.Masks) != len(b.Labels)*b.H*b.W {
+				t.Fatalf("%d pixels of masks", len(b.Masks))
+			}
+			for i, class := range b.Masks {
+				if level := uint8(math.Round(255 * float64(b.X[3*i]))); level != class+1 {
+					t.Fatalf("pixel %d of level %d has class %d", i, level, class)
+				}
+			}
+		}
+	})
+	// Resized, levels are mixed at the edges of blocks.
+	s := &blocks{synthetic{n: 20, w: 80, h: 60, classes: 200}, 20}
+	order := make([]int, 20)
+	for i := range order {
+		order[i] = i
+	}
+	for _, a := range []Augment{{}, {Area: [2]float64{0.3, 1}, Flip: true, Pad: 3}} {
+		same, all := 0, 0
+		for b, err := range TrainBatches(t.Context(), s, Preprocess{Resize: 40, Crop: [2]int{40, 40}}, Epoch{Order: order, Batch: 20, Masks: true, Augment: a}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, class := range b.Masks {
+				if all++; uint8(math.Round(255*float64(b.X[3*i]))) == class+1 {
+					same++
+				}
+			}
+		}
+		if same*100 < all*80 {
+			t.Errorf("%+v: %d of %d pixels keep their class", a, same, all)
+		}
+	}
+	bad := &blocks{synthetic{n: 2, w: 2, h: 2, classes: 200, bad: map[int]error{1: ErrFormat}}, 1}
+	var last error
+	for _, last = range TrainBatches(t.Context(), bad, Preprocess{}, Epoch{Order: []int{0, 1}, Batch: 1, Masks: true}) {
+	}
+	if !errors.Is(last, ErrFormat) || !strings.Contains(last.Error(), "image 1 of") {
+		t.Error(last)
 	}
 }
 

@@ -20,6 +20,9 @@ type Batch struct {
 	X []float32
 	// Labels has the class of each image.
 	Labels []int
+	// Masks has, if the epoch asks for them, the class of each pixel, in
+	// len(Labels)×H×W, or Ignore where nothing of the image is.
+	Masks []uint8
 }
 
 // Batches iterates over s in order, in batches of n images and a last one of
@@ -54,6 +57,10 @@ type Epoch struct {
 	// number, and each image's number in the set.
 	Augment      Augment
 	Seed, Number uint64
+	// Masks asks for the classes of the pixels of a [Segmented] set, which
+	// undergo what the images do; where those are resized, a pixel has the
+	// class of the nearest one.
+	Masks bool
 	// Workers is the number of goroutines, 0 for GOMAXPROCS; what comes does
 	// not depend on it.
 	Workers int
@@ -131,6 +138,9 @@ func (l *loader) validate() error {
 	if l.e.Augment.windows() && l.w == 0 {
 		return fmt.Errorf("%w: windows of random area need the width and height of the crop to resize them to", ErrSpec)
 	}
+	if _, ok := l.set.(Segmented); l.e.Masks && !ok {
+		return fmt.Errorf("%w: masks of %s, whose pixels have no classes", ErrSpec, l.set.Name())
+	}
 	for _, i := range l.order {
 		if err := checkIndex(l.set, i); err != nil {
 			return err
@@ -202,6 +212,9 @@ func (l *loader) run(parent context.Context, n, workers int, yield func(Batch, e
 				errs:  make([]error, count),
 				done:  make(chan struct{}),
 			}
+			if l.e.Masks {
+				b.Masks = make([]uint8, count*l.h*l.w)
+			}
 			b.left.Store(int64(count))
 			select {
 			case batches <- b:
@@ -264,22 +277,31 @@ func (l *loader) load(j job) error {
 		return l.errorf(number, err)
 	}
 	j.b.Labels[j.i] = label
-	size := l.w * l.h * 3
-	if err := l.input(j.b.X[j.i*size:][:size], m, number); err != nil {
+	var how moves
+	if l.e.Augment != (Augment{}) {
+		how = l.e.Augment.draw(draws(l.e.Seed, l.e.Number, number), m.W, m.H)
+	}
+	size := l.w * l.h
+	if err := l.input(j.b.X[j.i*size*3:][:size*3], m, how); err != nil {
 		return l.errorf(number, err)
 	}
+	if !l.e.Masks {
+		return nil
+	}
+	mask, err := l.set.(Segmented).MaskAt(number)
+	if err != nil {
+		return l.errorf(number, err)
+	}
+	if mask.W != m.W || mask.H != m.H || len(mask.Class) != m.W*m.H {
+		return l.errorf(number, fmt.Errorf("%w: a mask of %d×%d pixels (width×height) and %d classes for an image of %d×%d", ErrSize, mask.W, mask.H, len(mask.Class), m.W, m.H))
+	}
+	l.mask(j.b.Masks[j.i*size:][:size], mask, how)
 	return nil
 }
 
 // input makes the input of an image.
-func (l *loader) input(x []float32, m Image, number int) error {
-	a := l.e.Augment
-	if a == (Augment{}) {
-		return l.plain(x, m)
-	}
-	r := draws(l.e.Seed, l.e.Number, number)
-	if a.windows() {
-		left, top, w, h := a.window(r, m.W, m.H)
+func (l *loader) input(x []float32, m Image, how moves) error {
+	if left, top, w, h := how.window[0], how.window[1], how.window[2], how.window[3]; w > 0 {
 		if err := checkScratch(w, h, int64(l.w), int64(l.h)); err != nil {
 			return err
 		}
@@ -292,8 +314,50 @@ func (l *loader) input(x []float32, m Image, number int) error {
 		return err
 	}
 	t := l.table
-	a.change(r, x, l.w, l.h, [3]float32{t[0][0], t[1][0], t[2][0]})
+	how.apply(x, l.w, l.h, [3]float32{t[0][0], t[1][0], t[2][0]})
 	return nil
+}
+
+// mask brings the classes of an image's pixels to where the input has them.
+func (l *loader) mask(out []uint8, m Mask, how moves) {
+	part := how.window
+	rw, rh := int64(l.w), int64(l.h)
+	if part[2] == 0 {
+		part = [4]int{0, 0, m.W, m.H}
+		rw, rh = l.p.resized(m.W, m.H)
+	}
+	cols := origins(l.w, int(rw), part[0], part[2], how.dx, how.mirror)
+	rows := origins(l.h, int(rh), part[1], part[3], how.dy, false)
+	for y, row := range rows {
+		for x, col := range cols {
+			class := uint8(Ignore)
+			if row >= 0 && col >= 0 {
+				class = m.Class[row*m.W+col]
+			}
+			out[y*l.w+x] = class
+		}
+	}
+}
+
+// origins has, for each place along a side of an input, the place in the image
+// that it shows, or -1 if there is none: size places of the image from first on
+// are resized, a window is taken from the centre of those, shifted and mirrored.
+func origins(n, resized, first, size, off int, mirror bool) []int {
+	out := make([]int, n)
+	src, dst, count := window(resized, n)
+	for i := range out {
+		at := i
+		if mirror {
+			at = n - 1 - i
+		}
+		at += off
+		out[i] = -1
+		if at >= dst && at < dst+count {
+			u := int64(src + at - dst)
+			out[i] = first + int((2*u+1)*int64(size)/(2*int64(resized)))
+		}
+	}
+	return out
 }
 
 // plain makes the input of an image as the preprocessing says.

@@ -39,6 +39,7 @@
 //	idx:DIR          *train*images*idx3*, *t10k*images*idx3* (or *test*) and their labels, also .gz
 //	folder:DIR       one folder a class
 //	folder:FILE.zip  the same in an archive, read in place
+//	pairs:DIR        images/NAME.jpg or .png with masks/NAME.png; also pairs:FILE.zip
 //	glyphs:TASK      drawn images, no path; see below
 //
 // Classes of folders: the class of an image is the path of the folder that it
@@ -52,6 +53,20 @@
 // files other than .jpg, .jpeg and .png are passed over; a folder that holds
 // nothing else is an error, because a missing class would renumber the others.
 // Links to files are followed, links to folders are not.
+//
+// Folders without such parts are divided by an option after the path:
+// folder:DIR,holdout=0.25 gives three quarters of every class for training and
+// one quarter for testing, the same ones whenever it is opened;
+// folder:DIR,holdout=0.25,seed=3 others. (Omniglot's archives, whose characters
+// are drawn twenty times each, become a set to train and test on in this way.) A
+// path that exists with all that in its name is taken as it is.
+//
+// Pairs are a [Segmented] set. A mask is a PNG file of at most 8 bits of the size
+// of its image whose grey levels, or whose numbers in a palette, are the classes
+// of the pixels; 255 is [Ignore]. The classes' names, a line each, are in
+// classes.txt beside images; without it, pairs:DIR,classes=21 says how many there
+// are. Folders within images have their like within masks; train and test above
+// them, and holdout, work as for folders. The label of an image is 0.
 //
 // # Drawn images
 //

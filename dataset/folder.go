@@ -1,19 +1,14 @@
 package dataset
 
 import (
-	"archive/zip"
 	"cmp"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 )
 
 // maxLabel bounds the labels that decimal folder names stand for.
@@ -26,46 +21,26 @@ var splitNames = map[Split][]string{
 	Test:  {"test", "testing", "val", "valid", "validation"},
 }
 
-func openFolder(name string, split Split) (Set, error) {
-	info, err := os.Stat(name)
-	if err != nil {
-		return nil, fmt.Errorf("dataset: %w", err)
-	}
-	if info.IsDir() {
-		return newFolder(os.DirFS(name), name, split)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%w: %s is neither a directory nor a regular file", ErrSpec, name)
-	}
-	z, err := zip.OpenReader(name)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s is no readable zip archive: %w", ErrFormat, name, err)
-	}
-	s, err := newFolder(z, name, split)
-	if err != nil {
-		z.Close()
-		return nil, err
-	}
-	s.close = sync.OnceValue(z.Close)
-	return s, nil
+// openFolder opens PATH[,holdout=F][,seed=N].
+func openFolder(spec string, split Split) (Set, error) {
+	return openDivided(spec, nil, func(t tree, d division) (Set, error) { return newFolder(t, split, d) })
 }
 
 // folderSet is the images of a tree of files, one folder a class.
 type folderSet struct {
-	fsys fs.FS
-	root string
+	tree
 	name string
-	// files has the images' paths in fsys, sorted by label and path.
+	// files has the images' paths in the tree, sorted by label and path.
 	files   []string
 	labels  []int32
 	classes int
 	names   map[int]string
-	close   func() error
 }
 
-// newFolder finds the images and classes of fsys; root names it in errors.
-func newFolder(fsys fs.FS, root string, split Split) (*folderSet, error) {
-	folders, err := scan(fsys, root)
+// newFolder finds the images and classes of a tree.
+func newFolder(t tree, split Split, d division) (Set, error) {
+	root := t.root
+	folders, err := scan(t.fsys, root)
 	if err != nil {
 		return nil, err
 	}
@@ -73,9 +48,9 @@ func newFolder(fsys fs.FS, root string, split Split) (*folderSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &folderSet{fsys: fsys, root: root, name: "folder:" + root, names: make(map[int]string)}
-	if divided {
-		s.name = fmt.Sprintf("folder:%s (%s)", root, split)
+	s := &folderSet{tree: t, names: make(map[int]string)}
+	if s.name, err = d.name("folder", root, divided, split); err != nil {
+		return nil, err
 	}
 	for i, class := range slices.Sorted(maps.Keys(classes)) {
 		s.names[i] = class
@@ -95,7 +70,7 @@ func newFolder(fsys fs.FS, root string, split Split) (*folderSet, error) {
 			s.labels = append(s.labels, int32(label))
 		}
 	}
-	return s, nil
+	return d.apply(s, split)
 }
 
 // scan maps the folders of fsys that hold images to the sorted names of those,
@@ -254,13 +229,6 @@ func (s *folderSet) ClassName(i int) string {
 	return cmp.Or(s.names[i], strconv.Itoa(i))
 }
 
-func (s *folderSet) Close() error {
-	if s.close == nil {
-		return nil
-	}
-	return s.close()
-}
-
 func (s *folderSet) label(i int) (int, error) {
 	if err := checkIndex(s, i); err != nil {
 		return 0, err
@@ -272,43 +240,9 @@ func (s *folderSet) At(i int) (Image, int, error) {
 	if err := checkIndex(s, i); err != nil {
 		return Image{}, 0, err
 	}
-	m, err := s.read(s.files[i])
+	m, err := s.image(s.files[i])
 	if err != nil {
-		_, system := errors.AsType[*fs.PathError](err)
-		switch {
-		case errors.Is(err, ErrFormat), errors.Is(err, ErrLimit):
-		case system:
-			err = fmt.Errorf("dataset: %w", err)
-		default:
-			// What is neither the image's fault nor the system's is the
-			// archive's: a wrong checksum, damaged compression, an entry
-			// shorter than declared.
-			err = fmt.Errorf("%w: damaged archive: %w", ErrFormat, err)
-		}
-		return Image{}, 0, fmt.Errorf("%w (%s of %s)", err, s.files[i], s.root)
+		return Image{}, 0, err
 	}
 	return m, int(s.labels[i]), nil
 }
-
-func (s *folderSet) read(file string) (Image, error) {
-	f, err := s.fsys.Open(file)
-	if err != nil {
-		return Image{}, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Image{}, err
-	}
-	// A size that an archive declares can be any number, even a negative one
-	// here; Decode holds the content itself to the limit.
-	if size := uint64(info.Size()); size > maxImageFile {
-		return Image{}, fmt.Errorf("%w: an image file of %d bytes; at most %d are accepted", ErrLimit, size, maxImageFile)
-	}
-	if h, ok := info.Sys().(*zip.FileHeader); ok && h.Flags&1 != 0 {
-		return Image{}, fmt.Errorf("%w: the entry is encrypted", ErrFormat)
-	}
-	return Decode(f)
-}
-
-var _ io.Closer = (*folderSet)(nil)

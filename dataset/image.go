@@ -29,40 +29,62 @@ const (
 // are trained on what Pillow reads with libjpeg. What remains is the rounding of
 // the cosine transform: a few levels of 255 at most.
 func Decode(r io.Reader) (Image, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxImageFile+1))
+	data, err := readImageFile(r)
 	if err != nil {
 		return Image{}, err
-	}
-	if len(data) > maxImageFile {
-		return Image{}, fmt.Errorf("%w: an image file of more than %d bytes", ErrLimit, maxImageFile)
 	}
 	return decode(data)
 }
 
+func readImageFile(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxImageFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxImageFile {
+		return nil, fmt.Errorf("%w: an image file of more than %d bytes", ErrLimit, maxImageFile)
+	}
+	return data, nil
+}
+
 func decode(data []byte) (Image, error) {
-	var (
-		readConfig func(io.Reader) (image.Config, error)
-		read       func(io.Reader) (image.Image, error)
-	)
+	m, err := decodeStandard(data)
+	if err != nil {
+		return Image{}, err
+	}
+	return FromImage(m), nil
+}
+
+// header reads the size of an image, and gives the function that reads the rest.
+func header(data []byte) (c image.Config, read func(io.Reader) (image.Image, error), err error) {
+	var readConfig func(io.Reader) (image.Config, error)
 	switch {
 	case len(data) == 0:
-		return Image{}, fmt.Errorf("%w: an empty image file", ErrFormat)
+		return c, nil, fmt.Errorf("%w: an empty image file", ErrFormat)
 	case bytes.HasPrefix(data, []byte("\xff\xd8")):
 		readConfig, read = jpeg.DecodeConfig, jpeg.Decode
 	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
 		readConfig, read = png.DecodeConfig, png.Decode
 	default:
-		return Image{}, fmt.Errorf("%w: neither a JPEG nor a PNG image: it begins with % x", ErrFormat, data[:min(len(data), 8)])
+		return c, nil, fmt.Errorf("%w: neither a JPEG nor a PNG image: it begins with % x", ErrFormat, data[:min(len(data), 8)])
 	}
-	c, err := readConfig(bytes.NewReader(data))
+	c, err = readConfig(bytes.NewReader(data))
 	if err != nil {
-		return Image{}, fmt.Errorf("%w: %w", ErrFormat, err)
+		return c, nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
 	if c.Width < 1 || c.Height < 1 {
-		return Image{}, fmt.Errorf("%w: an image of %d×%d pixels", ErrFormat, c.Width, c.Height)
+		return c, nil, fmt.Errorf("%w: an image of %d×%d pixels", ErrFormat, c.Width, c.Height)
 	}
 	if c.Width > maxPixels/c.Height {
-		return Image{}, fmt.Errorf("%w: an image of %d×%d pixels; at most %d pixels are accepted", ErrLimit, c.Width, c.Height, maxPixels)
+		return c, nil, fmt.Errorf("%w: an image of %d×%d pixels; at most %d pixels are accepted", ErrLimit, c.Width, c.Height, maxPixels)
+	}
+	return c, read, nil
+}
+
+func decodeStandard(data []byte) (image.Image, error) {
+	_, read, err := header(data)
+	if err != nil {
+		return nil, err
 	}
 	m, err := read(bytes.NewReader(data))
 	if err != nil {
@@ -70,9 +92,9 @@ func decode(data []byte) (Image, error) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return Image{}, fmt.Errorf("%w: %w", ErrFormat, err)
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	return FromImage(m), nil
+	return m, nil
 }
 
 // FromImage is m in 8 bits without alpha: one channel if m is a Gray or Gray16

@@ -12,7 +12,8 @@ type Mask struct {
 }
 
 // Segmented is a set whose pixels have classes, of the same numbers and names as
-// the labels of its images. Subsets and samples of such a set are such sets.
+// the labels of its images. Subsets and samples of such a set are such sets;
+// [TrainBatches] gives masks beside the inputs.
 type Segmented interface {
 	Set
 	// MaskAt gives the classes of image i's pixels, of the size of the image

@@ -24,8 +24,9 @@ const (
 // Options are the choices of Open; the zero value is the whole test split.
 type Options struct {
 	// Split chooses a part where the data come in parts: files of CIFAR and
-	// IDX, folders called train and test, and drawn images. Other folders have no parts, and
-	// all of their images are given for either split.
+	// IDX, folders called train and test, drawn images, and what holdout
+	// divides. Other folders have no parts, and all of their images are given
+	// for either split.
 	Split Split
 	// Limit is the greatest number of images, 0 for all. They are taken
 	// evenly from the whole set, as by [Sample].
@@ -54,12 +55,16 @@ var kinds = []kind{
 	{"folder", func(path string, dir bool) bool {
 		return dir || strings.EqualFold(filepath.Ext(path), ".zip")
 	}, openFolder},
-	{"glyphs", func(string, bool) bool { return false }, openGlyphs},
+	{"pairs", never, openPairs},
+	{"glyphs", never, openGlyphs},
 }
 
+// never is for kinds that a path does not show.
+func never(string, bool) bool { return false }
+
 // Open opens the data that spec names: KIND:PATH with a kind of cifar10,
-// cifar100, idx or folder, a bare PATH, or glyphs:TASK for images that are drawn;
-// the package comment says what lies where. Call [Close] when done: archives stay open. Errors wrap ErrSpec,
+// cifar100, idx, folder or pairs, a bare PATH, or glyphs:TASK for images that are
+// drawn; the package comment says what lies where and what options there are. Call [Close] when done: archives stay open. Errors wrap ErrSpec,
 // ErrFormat, ErrEmpty, ErrLimit or those of the file system.
 func Open(spec string, opt Options) (Set, error) {
 	switch opt.Split {
@@ -94,7 +99,7 @@ func find(spec string) (k kind, path string, err error) {
 			return kinds[i], path, nil
 		}
 	}
-	const usage = "want cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR, folder:FILE.zip, glyphs:TASK or a path"
+	const usage = "want cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR, folder:FILE.zip, pairs:DIR, glyphs:TASK or a path"
 	if spec == "" {
 		return k, "", fmt.Errorf("%w: it is empty; %s", ErrSpec, usage)
 	}

@@ -64,7 +64,7 @@ type dataFlags struct {
 }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments)")
+	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class; PATH,holdout=0.25 divides each class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments)")
 	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
 	cmd.Flags().IntVar(&f.limit, "limit", 0, "use N images spread evenly over the data, 0 for all")
 	cmd.Flags().IntVar(&f.batch, "batch", 0, "images run at a time, 0 for a default")

@@ -1,0 +1,104 @@
+package dataset
+
+import (
+	"archive/zip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+)
+
+// tree is a directory, or an archive read in place.
+type tree struct {
+	fsys fs.FS
+	// root names the tree in errors.
+	root  string
+	close func() error
+}
+
+func openTree(name string) (tree, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return tree{}, fmt.Errorf("dataset: %w", err)
+	}
+	if info.IsDir() {
+		return tree{fsys: os.DirFS(name), root: name}, nil
+	}
+	if !info.Mode().IsRegular() {
+		return tree{}, fmt.Errorf("%w: %s is neither a directory nor a regular file", ErrSpec, name)
+	}
+	z, err := zip.OpenReader(name)
+	if err != nil {
+		return tree{}, fmt.Errorf("%w: %s is no readable zip archive: %w", ErrFormat, name, err)
+	}
+	return tree{fsys: z, root: name, close: sync.OnceValue(z.Close)}, nil
+}
+
+func (t *tree) Close() error {
+	if t.close == nil {
+		return nil
+	}
+	return t.close()
+}
+
+// image decodes a file.
+func (t *tree) image(file string) (Image, error) {
+	data, err := t.read(file)
+	if err != nil {
+		return Image{}, err
+	}
+	m, err := decode(data)
+	if err != nil {
+		return Image{}, t.errorf(file, err)
+	}
+	return m, nil
+}
+
+// read reads an image file.
+func (t *tree) read(file string) ([]byte, error) {
+	data, err := t.content(file)
+	if err == nil {
+		return data, nil
+	}
+	_, system := errors.AsType[*fs.PathError](err)
+	switch {
+	case errors.Is(err, ErrFormat), errors.Is(err, ErrLimit):
+	case system:
+		err = fmt.Errorf("dataset: %w", err)
+	default:
+		// What is neither the image's fault nor the system's is the
+		// archive's: a wrong checksum, damaged compression, an entry
+		// shorter than declared.
+		err = fmt.Errorf("%w: damaged archive: %w", ErrFormat, err)
+	}
+	return nil, t.errorf(file, err)
+}
+
+func (t *tree) errorf(file string, err error) error {
+	return fmt.Errorf("%w (%s of %s)", err, file, t.root)
+}
+
+func (t *tree) content(file string) ([]byte, error) {
+	f, err := t.fsys.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// A size that an archive declares can be any number, even a negative one
+	// here; readImageFile holds the content itself to the limit.
+	if size := uint64(info.Size()); size > maxImageFile {
+		return nil, fmt.Errorf("%w: an image file of %d bytes; at most %d are accepted", ErrLimit, size, maxImageFile)
+	}
+	if h, ok := info.Sys().(*zip.FileHeader); ok && h.Flags&1 != 0 {
+		return nil, fmt.Errorf("%w: the entry is encrypted", ErrFormat)
+	}
+	return readImageFile(f)
+}
+
+var _ io.Closer = (*tree)(nil)
