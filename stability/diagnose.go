@@ -29,6 +29,15 @@ type Report struct {
 	// model is not valid. NaN where that core would have more than ten million
 	// entries.
 	CoreConsistency float64
+	// NormalCondition is the condition number of the normal equations of the mode
+	// where it is worst, with unit columns: digits that least squares lose.
+	NormalCondition float64
+	// Condition is that of the decomposition itself (Breiding and Vannieuwenhoven
+	// 2018): by how much the norm of a small change of the tensor grows, at most, to
+	// that of the components. It is 1 for orthogonal ones, infinite where components
+	// are not determined, and NaN where it would take more than 800 tangent vectors,
+	// R·(1 + Σ(I_n − 1)).
+	Condition float64
 }
 
 // mostCore is the number of entries of a core that is still formed.
@@ -55,10 +64,18 @@ func Diagnose(x *tensor.Dense, k *cpd.Kruskal) (*Report, error) {
 	unit := k.Normalized()
 	rank := k.Rank()
 	cosines := mat.NewDense(rank, rank, slices.Repeat([]float64{1}, rank*rank))
+	var grams []*mat.Dense
 	for _, u := range unit.Factors {
 		var g mat.Dense
 		g.Mul(u.T(), u)
 		cosines.MulElem(cosines, &g)
+		grams = append(grams, &g)
+	}
+	if r.NormalCondition, err = normalCondition(rank, grams); err != nil {
+		return nil, err
+	}
+	if r.Condition, err = condition(unit); err != nil {
+		return nil, err
 	}
 	for i := range rank {
 		for j := range i {

@@ -18,5 +18,6 @@
 // et al. 2020): of all decompositions of the same rank whose error is within a bound,
 // one of the least sensitivity or intensity. A bound 1 to 5 % above the error of the
 // fit often takes away nine tenths of the sensitivity; the bound of the fit itself
-// leaves it little room.
+// leaves it little room. [Penalised] is the other way to the same solutions, and
+// [Diagnose] tells how ill a decomposition is.
 package stability

@@ -38,10 +38,16 @@ type Settings struct {
 	// as lets the objective fall to Target. At most one may be set; none means a
 	// Factor of 1.01.
 	Bound, Factor, Target float64
+	// Steps is the number of bounds that are kept one after another, each half the one
+	// before, down to the one that is asked for; 0 means 1. A loose bound takes a start
+	// of large components, from which a tight one is not reached in thousands of
+	// sweeps, to small ones in a few, and least squares hardly let them grow again. It
+	// does not go with Target.
+	Steps int
 	// Sizes are the I_n of the sensitivity where these are not the tensor's own: of
 	// a core whose factors are to be multiplied with others, those of the products.
 	Sizes []int
-	// MaxSweeps bounds the sweeps; 0 means 500.
+	// MaxSweeps bounds the sweeps at each bound; 0 means 500.
 	MaxSweeps int
 	// Tol and Patience stop when Patience sweeps in a row have each lowered the
 	// objective by less than this share of it; 0 means 1e-5 and 5.
@@ -82,6 +88,10 @@ type Result struct {
 	// is not what was asked for, but the least that the rank was found to reach.
 	Bound  float64
 	Raised bool
+	// Multiplier is that of the bound, for X scaled to unit norm: its inverse is the
+	// rate at which the least objective falls as the squared error may grow. Penalised
+	// has the same solutions with it as its weight.
+	Multiplier float64
 	// Objectives is the objective after each sweep, in the units of X, and Sweeps
 	// their number.
 	Objectives []float64
@@ -105,6 +115,8 @@ type epc struct {
 	mu   []float64
 	// bound is that on ‖X − X̂‖², error2 what the last update says that is.
 	bound, error2 float64
+	// penalty, where not 0, is a multiplier that is given, in place of a bound.
+	penalty float64
 	memory
 }
 
@@ -123,16 +135,10 @@ type epc struct {
 // The context ends it between sweeps; the result is then the best so far, beside the
 // context's error.
 func EPC(ctx context.Context, x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*Result, error) {
-	e, err := prepare(x, start, set)
-	if err != nil {
-		return nil, err
+	e, res, err := begin(x, start, set)
+	if err != nil || e.norm == 0 {
+		return res, err
 	}
-	res := &Result{}
-	if e.norm == 0 {
-		return e.nothing(start, res), nil
-	}
-	e.load(start)
-	res.Before = e.state()
 	if e.set.Target > 0 {
 		return e.reach(ctx, res)
 	}
@@ -140,12 +146,42 @@ func EPC(ctx context.Context, x *tensor.Dense, start *cpd.Kruskal, set *Settings
 	if bound == 0 {
 		bound = e.set.Factor * res.Before.RelError
 	}
-	if err := e.feasible(ctx, x, bound, res); err != nil {
-		return nil, err
+	for step := e.set.Steps - 1; step >= 0; step-- {
+		b := bound * math.Pow(2, float64(step))
+		if b >= 1 && step > 0 {
+			continue // nothing would be left
+		}
+		if err := e.feasible(ctx, x, b, res); err != nil {
+			return nil, err
+		}
+		if res.Raised && e.set.Steps > 1 {
+			// The path has led away from what the start could keep.
+			e.load(start)
+			step, e.set.Steps = 1, 1
+			continue
+		}
+		if err = e.iterate(ctx, res); err != nil {
+			break
+		}
 	}
-	err = e.iterate(ctx, res)
 	e.finish(res)
 	return res, err
+}
+
+// begin loads a start and its state, into what is the result already where the tensor
+// is zero.
+func begin(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, *Result, error) {
+	e, err := prepare(x, start, set)
+	if err != nil {
+		return nil, nil, err
+	}
+	res := &Result{}
+	if e.norm == 0 {
+		return e, e.nothing(start, res), nil
+	}
+	e.load(start)
+	res.Before = e.state()
+	return e, res, nil
 }
 
 // least is the relative error below which bounds have no digits.
@@ -191,6 +227,8 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 	switch {
 	case given > 1:
 		return nil, fmt.Errorf("%w: bound %g, factor %g and target %g; want one of them", ErrSettings, s.Bound, s.Factor, s.Target)
+	case s.Steps < 0 || s.Steps > 1 && s.Target > 0:
+		return nil, fmt.Errorf("%w: %d steps to a target of %g", ErrSettings, s.Steps, s.Target)
 	case s.MaxSweeps < 0 || s.Patience < 0 || !(s.Tol >= 0):
 		return nil, fmt.Errorf("%w: at most %d sweeps, patience %d, tolerance %g", ErrSettings, s.MaxSweeps, s.Patience, s.Tol)
 	case s.Objective == "":
@@ -201,6 +239,7 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 	if given == 0 {
 		s.Factor = 1.01
 	}
+	s.Steps = max(s.Steps, 1)
 	if s.MaxSweeps == 0 {
 		s.MaxSweeps = 500
 	}
@@ -294,7 +333,8 @@ func (e *epc) kruskal() *cpd.Kruskal {
 // feasible sets the bound, and factors within it.
 func (e *epc) feasible(ctx context.Context, x *tensor.Dense, bound float64, res *Result) error {
 	bound = max(bound, least)
-	now := res.Before.RelError
+	res.Raised = false
+	now := e.distance()
 	if now > bound {
 		r, err := cpd.ALS(ctx, x, e.rank, &cpd.Settings{Start: e.units(), Target: bound * (1 - 1e-9), Workers: e.set.Workers})
 		if r == nil {
@@ -320,14 +360,30 @@ func (e *epc) units() *cpd.Kruskal {
 	return k
 }
 
-// iterate sweeps until the objective is still.
-func (e *epc) iterate(ctx context.Context, res *Result) error {
+// objectiveUnits are those of X of the objective for a tensor of unit norm.
+func (e *epc) objectiveUnits() float64 {
 	order := float64(len(e.shape))
-	units := e.norm * e.norm
-	if e.set.Objective == Sensitivity {
-		units = math.Pow(e.norm, 2*(order-1)/order)
+	switch {
+	case e.penalty > 0:
+		return 1
+	case e.set.Objective == Sensitivity:
+		return math.Pow(e.norm, 2*(order-1)/order)
 	}
-	calm, last := 0, e.objective()
+	return e.norm * e.norm
+}
+
+// goal is what sweeps lower: the objective, or with a penalty the penalised error.
+func (e *epc) goal() float64 {
+	if e.penalty > 0 {
+		return e.error2 + e.penalty*e.objective()
+	}
+	return e.objective()
+}
+
+// iterate sweeps until the goal is still.
+func (e *epc) iterate(ctx context.Context, res *Result) error {
+	units := e.objectiveUnits()
+	calm, last := 0, e.goal()
 	res.Status = SweepLimit
 	for range e.set.MaxSweeps {
 		if ctx.Err() != nil {
@@ -337,7 +393,7 @@ func (e *epc) iterate(ctx context.Context, res *Result) error {
 		if err := e.sweep(); err != nil {
 			return err
 		}
-		f := e.objective()
+		f := e.goal()
 		res.Sweeps++
 		res.Objectives = append(res.Objectives, f*units)
 		if e.set.Progress != nil {
@@ -359,6 +415,7 @@ func (e *epc) iterate(ctx context.Context, res *Result) error {
 // finish fills in the result, back in the units of X.
 func (e *epc) finish(res *Result) {
 	res.After = e.state()
+	res.Multiplier = e.mu[0]
 	res.Kruskal = *e.units().Balanced()
 	res.Weights = nil
 }

@@ -143,7 +143,14 @@ func (e *epc) update(n int, m []float64) error {
 		e.error2 = 1
 		return nil
 	}
-	if err := e.search(n, m, w); err != nil {
+	var err error
+	if e.penalty > 0 {
+		e.mu[n] = e.penalty
+		e.error2, _, err = e.try(n, m, w, e.penalty)
+	} else {
+		err = e.search(n, m, w)
+	}
+	if err != nil {
 		return fmt.Errorf("stability: mode %d: %w", n, err)
 	}
 	e.gram(n)
