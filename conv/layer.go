@@ -34,7 +34,7 @@ func (m *Map) Resize(n, h, w, c int) *Map {
 
 // Epilogue is what is done to a layer's output while it is in cache, in this
 // order: the bias is added, Residual is added where it is not nil (it must have
-// the output's shape), and negative values become zero where ReLU is set. NaN
+// the output's shape, and may be the output itself, which then adds up), and negative values become zero where ReLU is set. NaN
 // stays NaN.
 type Epilogue struct {
 	Residual *Map

@@ -57,6 +57,12 @@ func (s *Stack) Layers() []*Layer { return s.layers }
 // Bias.
 func (s *Stack) Gradient(i int) *StageGradient { return &s.grads[i] }
 
+// Values is the number of weights of stage i, without what was filled up.
+func (s *Stack) Values(i int) int {
+	k := s.stages[i]
+	return k.Shape[0] * k.Shape[1] * k.Taps()
+}
+
 // HasBias tells whether the stages have biases: at most the last has.
 func (s *Stack) HasBias() bool { return s.stages[len(s.stages)-1].Bias != nil }
 

@@ -18,6 +18,8 @@ type LearnerOptions struct {
 	// FixedNorms makes the batch norms use their running statistics, and leave
 	// them alone, as in eval mode; otherwise they use the batch's and update them.
 	FixedNorms bool
+	// Adapt, where not nil, gives the adaption of a unit, or nil for none.
+	Adapt func(u *Unit) (*Adaption, error)
 }
 
 // Learner is a network in training: it runs forwards keeping what the backward
@@ -57,6 +59,7 @@ type learning struct {
 	frozen *conv.Stack
 	norm   *nn.BatchNorm // nil for the head
 	fixed  bool
+	adapt  *adapted // nil for none
 	// gain and shift are the gradients of the norm's parameters; scratch if those do
 	// not learn, nil if nothing needs them.
 	gain, shift []float32
@@ -159,6 +162,24 @@ func (l *Learner) learning(u *Unit, opt LearnerOptions) (*learning, error) {
 		}
 	}
 	t.conv = stack
+	if opt.Adapt != nil {
+		a, err := opt.Adapt(u)
+		if err != nil {
+			return nil, err
+		}
+		if a != nil {
+			if t.adapt, err = newAdapted(a, u, stack); err != nil {
+				return nil, err
+			}
+			for _, p := range a.Params {
+				p.Unit, p.Kind = u.Name, Factor
+				if len(p.Grad) != len(p.Value) {
+					return nil, fmt.Errorf("%w: parameter %s has %d values and %d gradients", conv.ErrShape, p.Name, len(p.Value), len(p.Grad))
+				}
+			}
+			params = append(params, a.Params...)
+		}
+	}
 	if m := u.Norm; m != nil {
 		own := *m
 		own.Weight, own.Bias = slices.Clone(m.Weight), slices.Clone(m.Bias)
@@ -246,6 +267,9 @@ func (l *Learner) Config() Config { return l.net.Config }
 // Updated tells the learner that the values of its parameters were changed.
 func (l *Learner) Updated() {
 	for _, t := range l.units {
+		if t.adapt != nil {
+			t.adapt.stale = true
+		}
 		if t.learns && t.conv != nil {
 			for _, layer := range t.conv.Layers() {
 				layer.Update()
@@ -254,14 +278,25 @@ func (l *Learner) Updated() {
 	}
 }
 
-// Net is the network with the weights and statistics as they are now, in memory of
-// its own.
-func (l *Learner) Net() (*Net, error) {
+// Net is the network with the weights and statistics as they are now, and adaptions
+// merged into the kernels, in memory of its own.
+func (l *Learner) Net() (*Net, error) { return l.snapshot(true) }
+
+func (l *Learner) snapshot(merge bool) (*Net, error) {
 	out := l.net.Clone()
 	for i, s := range out.all() {
 		t := l.units[i]
 		if t.conv != nil {
-			c, err := t.conv.Chain()
+			var c *conv.Chain
+			var err error
+			switch {
+			case t.adapt == nil:
+				c, err = t.conv.Chain()
+			case merge:
+				c, err = t.adapt.merged(t.unit.Chain)
+			default:
+				c = t.unit.Chain
+			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.Name, err)
 			}
@@ -349,12 +384,12 @@ func (t *learning) forward(x, residual *conv.Map, relu bool, workers int) (*conv
 		}
 		return *t.y, nil
 	case t.norm == nil:
-		if *t.y, err = t.conv.Forward(*t.y, x, conv.Epilogue{}, workers); err != nil {
+		if *t.y, err = t.convolve(*t.y, x, workers); err != nil {
 			return fail(err)
 		}
 		return *t.y, nil
 	}
-	if *t.z, err = t.conv.Forward(*t.z, x, conv.Epilogue{}, workers); err != nil {
+	if *t.z, err = t.convolve(*t.z, x, workers); err != nil {
 		return fail(err)
 	}
 	if t.fixed {
@@ -366,6 +401,36 @@ func (t *learning) forward(x, residual *conv.Map, relu bool, workers int) (*conv
 	}
 	*t.y = t.norm.Forward(*t.y, *t.z, residual, relu, workers)
 	return *t.y, nil
+}
+
+// convolve is the unit's convolution with its adaption.
+func (t *learning) convolve(dst, x *conv.Map, workers int) (*conv.Map, error) {
+	a := t.adapt
+	if a == nil {
+		return t.conv.Forward(dst, x, conv.Epilogue{}, workers)
+	}
+	if err := a.refresh(t.conv); err != nil {
+		return nil, err
+	}
+	first := &dst
+	if a.serial != nil {
+		first = &a.first
+	}
+	var err error
+	if *first, err = t.conv.Forward(*first, x, conv.Epilogue{}, workers); err != nil {
+		return nil, err
+	}
+	if a.parallel != nil {
+		if *first, err = a.parallel.Forward(*first, x, conv.Epilogue{Residual: *first}, workers); err != nil {
+			return nil, fmt.Errorf("parallel branch: %w", err)
+		}
+	}
+	if a.serial != nil {
+		if dst, err = a.serial.Forward(dst, a.first, conv.Epilogue{Residual: a.first}, workers); err != nil {
+			return nil, fmt.Errorf("serial branch: %w", err)
+		}
+	}
+	return dst, nil
 }
 
 // backward takes the gradient dy of the unit's output, masks it in place if the
@@ -397,12 +462,31 @@ func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual
 	if input {
 		into = *dx
 	}
+	a := t.adapt
+	if a != nil && a.serial != nil {
+		var err error
+		if a.back, err = a.serial.Backward(a.back, a.first, *g, true, conv.Epilogue{Residual: *g}, workers); err != nil {
+			return fmt.Errorf("%s: serial branch: %w", t.unit.Name, err)
+		}
+		g = &a.back
+	}
 	got, err := stack.Backward(into, t.in, *g, input, conv.Epilogue{Residual: residual}, workers)
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.unit.Name, err)
 	}
+	if a != nil && a.parallel != nil {
+		// It adds to what the convolution gave.
+		if got, err = a.parallel.Backward(got, t.in, *g, input, conv.Epilogue{Residual: got}, workers); err != nil {
+			return fmt.Errorf("%s: parallel branch: %w", t.unit.Name, err)
+		}
+	}
 	if input {
 		*dx = got
+	}
+	if a != nil {
+		if err := a.store(t.conv); err != nil {
+			return fmt.Errorf("%s: %w", t.unit.Name, err)
+		}
 	}
 	return nil
 }

@@ -13,12 +13,15 @@ type ParamKind int
 const (
 	Weight ParamKind = iota // of a convolution, of a stage of a chain, of the head
 	Bias
-	Gain  // of a batch norm, its weight
-	Shift // of a batch norm, its bias
+	Gain   // of a batch norm, its weight
+	Shift  // of a batch norm, its bias
+	Factor // of an Adaption
 )
 
 // String is the kind's name.
-func (k ParamKind) String() string { return [...]string{"weight", "bias", "gain", "shift"}[k] }
+func (k ParamKind) String() string {
+	return [...]string{"weight", "bias", "gain", "shift", "factor"}[k]
+}
 
 // Param is a tensor that training changes, and its gradient. Value and Grad are
 // the learner's own memory, in an order of its own and with zeros in between that
@@ -41,11 +44,11 @@ func (p *Param) Len() int {
 	if p.stack == nil {
 		return len(p.Value)
 	}
-	shape, _ := p.stack.Stage(p.stage)
 	if p.Kind == Bias {
+		shape, _ := p.stack.Stage(p.stage)
 		return shape[0]
 	}
-	return shape[0] * shape[1] * shape[2] * shape[3]
+	return p.stack.Values(p.stage)
 }
 
 // Export is values in the order of Value, be it the parameter, its gradient or an

@@ -2,6 +2,8 @@ package resnet
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/model"
@@ -22,19 +24,40 @@ func (l *Learner) Statistics() [][]float32 {
 	return s
 }
 
-// State is the state dict of the network as it is now, from which SetState goes on.
+// adaptionPrefix is before the names of adaptions' parameters in a state.
+const adaptionPrefix = "adaption."
+
+// State is the state dict of the network as it is now, without adaptions, and those
+// beside it, from which SetState goes on.
 func (l *Learner) State() (*model.StateDict, error) {
-	n, err := l.Net()
+	n, err := l.snapshot(false)
 	if err != nil {
 		return nil, err
 	}
-	return n.StateDict()
+	sd, err := n.StateDict()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range l.params {
+		if p.Kind == Factor {
+			sd.Set(adaptionPrefix+p.Name, &model.Tensor{Shape: []int{len(p.Value)}, Data: slices.Clone(p.Value)})
+		}
+	}
+	return sd, nil
 }
 
 // SetState gives the learner the weights and statistics of a state dict of the same
 // network. Weights of units that do not learn at all are not looked at.
 func (l *Learner) SetState(sd *model.StateDict) error {
-	n, err := Load(sd, Options{})
+	own := model.NewStateDict()
+	own.Meta = sd.Meta
+	for _, name := range sd.Names() {
+		if !strings.HasPrefix(name, adaptionPrefix) {
+			t, _ := sd.Get(name)
+			own.Set(name, t)
+		}
+	}
+	n, err := Load(own, Options{})
 	if err != nil {
 		return err
 	}
@@ -42,19 +65,41 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 	if len(units) != len(l.units) {
 		return fmt.Errorf("%w: a state of %s for a learner of %s", conv.ErrShape, n.Arch, l.net.Arch)
 	}
+	for _, p := range l.params {
+		if p.Kind != Factor {
+			continue
+		}
+		t, ok := sd.Get(adaptionPrefix + p.Name)
+		if !ok {
+			return fmt.Errorf("%w: no tensor %q", model.ErrCorrupt, adaptionPrefix+p.Name)
+		}
+		v, err := t.Float32s()
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Name, err)
+		}
+		if len(v) != len(p.Value) {
+			return fmt.Errorf("%w: %s has %d values, the learner %d", conv.ErrShape, p.Name, len(v), len(p.Value))
+		}
+		copy(p.Value, v)
+	}
 	for i, t := range l.units {
 		u := units[i]
 		fail := func(err error) error { return fmt.Errorf("%s: %w", u.Name, err) }
 		if t.conv == nil {
 			continue
 		}
+		if t.adapt != nil {
+			t.adapt.stale = true
+		}
 		layers := t.conv.Layers()
 		if len(u.Chain.Stages) != len(layers) {
 			return fail(fmt.Errorf("%w: a chain of %d stages, the learner has %d", conv.ErrShape, len(u.Chain.Stages), len(layers)))
 		}
 		for j, s := range u.Chain.Stages {
-			if err := t.conv.Import(j, layers[j].Weights(), s.Weight); err != nil {
-				return fail(err)
+			if t.adapt == nil { // its base does not change
+				if err := t.conv.Import(j, layers[j].Weights(), s.Weight); err != nil {
+					return fail(err)
+				}
 			}
 			if s.Bias != nil {
 				if err := t.conv.SetBiases(j, layers[j].Bias(), s.Bias); err != nil {
