@@ -17,7 +17,6 @@ type Stack struct {
 	filled []*Kernel // the same with channels filled up, as the layers have them
 	layers []*Layer
 	mids   []*Map
-	back   [2]*Map // gradients of mids, by turns
 	grads  []StageGradient
 }
 
@@ -80,10 +79,16 @@ func (s *Stack) Forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
 	return s.layers[last].Forward(dst, x, e, workers)
 }
 
+// Share makes the stack keep what is between its stages in maps, which other stacks
+// may use too: for one of whose weights no gradient is wanted. There must be a map, nil
+// at first, for each stage but the last.
+func (s *Stack) Share(maps []*Map) { s.mids = maps[:len(s.mids)] }
+
 // Backward computes, from the gradient dy of the output of the last Forward, of
 // x, the gradients that are wanted, and, unless input is false, the gradient of x
-// into dst, to which e is applied: see Layer.InputGradient. It returns dst.
-func (s *Stack) Backward(dst, x, dy *Map, input bool, e Epilogue, workers int) (*Map, error) {
+// into dst, to which e is applied: see Layer.InputGradient. It returns dst. spare
+// holds gradients on the way, and can be used for one stack after another.
+func (s *Stack) Backward(dst, x, dy *Map, input bool, e Epilogue, spare *[2]*Map, workers int) (*Map, error) {
 	// The lowest stage that anything is wanted of.
 	lowest := 0
 	for !input && lowest < len(s.layers) && s.grads[lowest].Weight == nil && s.grads[lowest].Bias == nil {
@@ -102,7 +107,7 @@ func (s *Stack) Backward(dst, x, dy *Map, input bool, e Epilogue, workers int) (
 		var err error
 		switch {
 		case i > lowest:
-			b := &s.back[i%2]
+			b := &spare[i%2]
 			if *b, err = l.InputGradient(*b, dy, below.H, below.W, Epilogue{}, workers); err == nil {
 				dy = *b
 			}

@@ -57,7 +57,6 @@ type adapted struct {
 	parallel, serial *conv.Stack
 	stale            bool      // the weights that follow from the parameters
 	first            *conv.Map // the convolution's output before Serial
-	back             *conv.Map // its gradient
 }
 
 func newAdapted(a *Adaption, u *Unit, stack *conv.Stack) (*adapted, error) {

@@ -44,9 +44,16 @@ type Learner struct {
 	padded       *conv.Map // option A shortcut
 	logits       *conv.Map
 	grads        [4]*conv.Map
+	spare        spareMaps
 	shared       []*conv.Map // maps that nothing keeps
 	stemH, stemW int         // of the stem's output
 	lastH, lastW int         // of the last block's
+}
+
+// spareMaps are used within a unit's backward pass.
+type spareMaps struct {
+	stages [2]*conv.Map
+	serial *conv.Map // the gradient behind which a serial branch was
 }
 
 // learning is a unit in training.
@@ -219,12 +226,25 @@ func (l *Learner) learning(u *Unit, opt LearnerOptions) (*learning, error) {
 }
 
 // share gives the units below the lowest that learns maps in common, for nothing
-// there is kept, and those whose convolution's output is not needed again one map
+// there is kept, frozen chains one set of maps between their stages, and those whose convolution's output is not needed again one map
 // instead of two.
 func (l *Learner) share() {
 	for _, t := range l.units {
 		if t.fixed && t.gain == nil {
 			t.z = t.y
+		}
+	}
+	longest := 0
+	for _, t := range l.units {
+		longest = max(longest, len(t.unit.Chain.Stages))
+	}
+	between := make([]*conv.Map, longest)
+	for _, t := range l.units {
+		switch {
+		case t.frozen != nil:
+			t.frozen.Share(between)
+		case t.index < l.lowest:
+			t.conv.Share(between)
 		}
 	}
 	// Three maps rotate for the units of a block, one is the shortcut's, one the
@@ -437,7 +457,7 @@ func (t *learning) convolve(dst, x *conv.Map, workers int) (*conv.Map, error) {
 // unit ends in ReLU, and writes the gradient of the unit's input, if that is wanted,
 // to dx, with residual (which may be dx) added. spare is used on the way and may be
 // dy where dy is not needed again.
-func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual *conv.Map, workers int) error {
+func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual *conv.Map, m *spareMaps, workers int) error {
 	var out *conv.Map
 	if relu {
 		out = *t.y
@@ -465,18 +485,18 @@ func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual
 	a := t.adapt
 	if a != nil && a.serial != nil {
 		var err error
-		if a.back, err = a.serial.Backward(a.back, a.first, *g, true, conv.Epilogue{Residual: *g}, workers); err != nil {
+		if m.serial, err = a.serial.Backward(m.serial, a.first, *g, true, conv.Epilogue{Residual: *g}, &m.stages, workers); err != nil {
 			return fmt.Errorf("%s: serial branch: %w", t.unit.Name, err)
 		}
-		g = &a.back
+		g = &m.serial
 	}
-	got, err := stack.Backward(into, t.in, *g, input, conv.Epilogue{Residual: residual}, workers)
+	got, err := stack.Backward(into, t.in, *g, input, conv.Epilogue{Residual: residual}, &m.stages, workers)
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.unit.Name, err)
 	}
 	if a != nil && a.parallel != nil {
 		// It adds to what the convolution gave.
-		if got, err = a.parallel.Backward(got, t.in, *g, input, conv.Epilogue{Residual: got}, workers); err != nil {
+		if got, err = a.parallel.Backward(got, t.in, *g, input, conv.Epilogue{Residual: got}, &m.stages, workers); err != nil {
 			return fmt.Errorf("%s: parallel branch: %w", t.unit.Name, err)
 		}
 	}
@@ -502,7 +522,7 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 	// below tells whether something that comes before unit t learns.
 	below := func(t *learning) bool { return l.lowest < t.index }
 	dy := &conv.Map{N: n, H: 1, W: 1, C: l.net.Classes, Data: logits}
-	if err := l.head.backward(&g[1], &dy, &dy, false, below(l.head), nil, workers); err != nil || !below(l.head) {
+	if err := l.head.backward(&g[1], &dy, &dy, false, below(l.head), nil, &l.spare, workers); err != nil || !below(l.head) {
 		return err
 	}
 	g[0] = nn.AveragePoolBackward(g[0], g[1], l.lastH, l.lastW, workers)
@@ -523,7 +543,7 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 		g[1] = l.pool.Backward(g[1], g[0], l.stemH, l.stemW, workers)
 		g[0], g[1] = g[1], g[0]
 	}
-	return l.stem.backward(&g[1], &g[0], &g[0], true, false, nil, workers)
+	return l.stem.backward(&g[1], &g[0], &g[0], true, false, nil, &l.spare, workers)
 }
 
 // blockBackward takes the gradient of b's output in grads[0] and leaves that of its
@@ -546,7 +566,7 @@ func (l *Learner) blockBackward(b *learningBlock, input bool, workers int) error
 		}
 		if i > 0 {
 			dx := &g[2]
-			if err := t.backward(dx, dy, spare, true, l.lowest < t.index, nil, workers); err != nil {
+			if err := t.backward(dx, dy, spare, true, l.lowest < t.index, nil, &l.spare, workers); err != nil {
 				return err
 			}
 			g[1], g[2] = g[2], g[1]
@@ -554,7 +574,7 @@ func (l *Learner) blockBackward(b *learningBlock, input bool, workers int) error
 		}
 		if !input {
 			// Nothing below: the shortcut's own gradient is still to come.
-			if err := t.backward(nil, dy, spare, true, false, nil, workers); err != nil {
+			if err := t.backward(nil, dy, spare, true, false, nil, &l.spare, workers); err != nil {
 				return err
 			}
 			continue
@@ -567,18 +587,18 @@ func (l *Learner) blockBackward(b *learningBlock, input bool, workers int) error
 		case b.shortcut == nil:
 			residual = g[0]
 		default:
-			if err := b.shortcut.backward(&g[3], &g[0], &g[0], false, true, nil, workers); err != nil {
+			if err := b.shortcut.backward(&g[3], &g[0], &g[0], false, true, nil, &l.spare, workers); err != nil {
 				return err
 			}
 			g[0], g[3] = g[3], g[0]
 			residual = g[0]
 		}
-		if err := t.backward(&g[0], dy, spare, true, true, residual, workers); err != nil {
+		if err := t.backward(&g[0], dy, spare, true, true, residual, &l.spare, workers); err != nil {
 			return err
 		}
 	}
 	if !input && b.shortcut != nil && b.shortcut.learns {
-		return b.shortcut.backward(nil, &g[0], &g[0], false, false, nil, workers)
+		return b.shortcut.backward(nil, &g[0], &g[0], false, false, nil, &l.spare, workers)
 	}
 	return nil
 }

@@ -11,8 +11,14 @@ memory formats (contiguous and channels_last):
     norm|norm-add-relu|norm-backward|norm-relu-backward|maxpool|maxpool-backward N H W C THREADS MILLISECONDS
     loss N CLASSES THREADS MILLISECONDS
     sgd|adam VALUES THREADS MILLISECONDS
+    train|evaluate resnet20|resnet18 N SIZE THREADS MILLISECONDS
+    memory
     core
+
+memory is answered with the most MiB that the process held since the last train or
+evaluate began.
 """
+import gc
 import sys
 import time
 
@@ -132,6 +138,67 @@ def optimiser(kind, values):
     return calls
 
 
+class Block(torch.nn.Module):
+    def __init__(self, cin, out, stride):
+        super().__init__()
+        conv, norm = torch.nn.Conv2d, torch.nn.BatchNorm2d
+        self.conv1, self.bn1 = conv(cin, out, 3, stride, 1, bias=False), norm(out)
+        self.conv2, self.bn2 = conv(out, out, 3, 1, 1, bias=False), norm(out)
+        self.short = None
+        if stride != 1 or cin != out:
+            self.short = torch.nn.Sequential(conv(cin, out, 1, stride, bias=False), norm(out))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu_(self.bn1(self.conv1(x)))))
+        y += x if self.short is None else self.short(x)
+        return F.relu_(y)
+
+
+def network(arch):
+    """A residual network of basic blocks with projections, as torchvision's."""
+    small = arch == "resnet20"
+    width, blocks, stages, classes = (16, 3, 3, 10) if small else (64, 2, 4, 1000)
+    stem = torch.nn.Conv2d(3, width, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False)
+    layers, cin = [stem, torch.nn.BatchNorm2d(width), torch.nn.ReLU(inplace=True)], width
+    if not small:
+        layers.append(torch.nn.MaxPool2d(3, 2, 1))
+    for s in range(stages):
+        for b in range(blocks):
+            layers.append(Block(cin, width << s, 2 if s and not b else 1))
+            cin = width << s
+    return torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(cin, classes))
+
+
+def whole(kind, arch, n, size, milliseconds):
+    """The best time of a step over both formats, one network in memory at a time."""
+    result = float("inf")
+    for fmt in FORMATS:
+        net = network(arch).to(memory_format=fmt)
+        x = torch.randn(n, 3, size, size).to(memory_format=fmt)
+        y = torch.zeros(n, dtype=torch.long)
+        sgd = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
+        net.train(kind == "train")
+
+        def run():
+            if kind == "evaluate":
+                with torch.no_grad():
+                    net(x)
+                return
+            sgd.zero_grad(set_to_none=True)
+            F.cross_entropy(net(x), y).backward()
+            sgd.step()
+        result = min(result, best([run], milliseconds / 2))
+        del net, sgd, x
+        gc.collect()
+    return result
+
+
+def high_water():
+    for row in open("/proc/self/status"):
+        if row.startswith("VmHWM"):
+            return int(row.split()[1]) / 1024
+
+
 for line in sys.stdin:
     words = line.split()
     kind, words = words[0], words[1:]
@@ -139,7 +206,15 @@ for line in sys.stdin:
         print("PyTorch", torch.__version__, torch.backends.cpu.get_cpu_capability()
               if hasattr(torch.backends, "cpu") else "", flush=True)
         continue
+    if kind == "memory":
+        print(high_water(), flush=True)
+        continue
     milliseconds, threads = float(words[-1]), int(words[-2])
+    if kind in ("train", "evaluate"):
+        open("/proc/self/clear_refs", "w").write("5")
+        torch.set_num_threads(threads)
+        print(whole(kind, words[0], int(words[1]), int(words[2]), milliseconds), flush=True)
+        continue
     numbers = [int(v) for v in words[:-2]]
     torch.set_num_threads(threads)
     torch.manual_seed(0)
