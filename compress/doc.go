@@ -17,8 +17,9 @@
 //     each other; see the sensitivities in the report.
 //   - [TKDCPD]: Tucker-2 with a CP of its core (Phan et al. 2020, section 3.3):
 //     1×1, 1×1, depthwise kh×kw, 1×1, 1×1, of which two that follow on each other
-//     are one where that is cheaper. Never worse than CP by much, and with fewer
-//     parameters where the channels' ranks are well below the CP's.
+//     are one where that is cheaper. Less error than CP has with as many parameters
+//     where the channels' ranks are well below their number; ranks by energy or
+//     ratio come to CP's where they are not.
 //   - [SVD]: the best rank-R matrix of T×(S·kh·kw): kh×kw, 1×1.
 //
 // A 1×1 convolution or a linear layer has one matrix and all methods are its SVD.

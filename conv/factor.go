@@ -71,6 +71,9 @@ func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
 func FromCP(k *Kernel, parts []*cpd.Kruskal) (*Chain, error) {
 	tensors := make([]*tkdcpd.Tensor, len(parts))
 	for g, p := range parts {
+		if p == nil {
+			return nil, fmt.Errorf("%w: group %d has no decomposition", ErrShape, g)
+		}
 		tensors[g] = &tkdcpd.Tensor{Core: *p, Factors: make([]*mat.Dense, len(p.Factors))}
 	}
 	c, err := FromTKDCPD(k, tensors)

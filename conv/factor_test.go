@@ -139,13 +139,15 @@ func TestDecompositionsThatDoNotFitTheKernelAreErrors(t *testing.T) {
 	taps.Factors = append(slices.Clone(taps.Factors[:2]), mat.NewDense(9, 9, nil))
 	for name, parts := range map[string][]*tkdcpd.Tensor{
 		"few parts": good[:1], "other rank": {good[0], other[1]}, "other shape": {good[0], wide[1]},
-		"factor of the taps": {good[0], &taps}, "no core": {good[0], {}},
+		"factor of the taps": {good[0], &taps}, "no core": {good[0], {}}, "nil": {good[0], nil},
 	} {
 		if _, err := FromTKDCPD(k, parts); !errors.Is(err, ErrShape) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
-	if _, err := FromCP(k, []*cpd.Kruskal{{}, {}}); !errors.Is(err, ErrShape) {
-		t.Errorf("empty CPDs: error %v", err)
+	for _, p := range []*cpd.Kruskal{{}, nil} {
+		if _, err := FromCP(k, []*cpd.Kruskal{p, p}); !errors.Is(err, ErrShape) {
+			t.Errorf("%+v: error %v", p, err)
+		}
 	}
 }

@@ -85,6 +85,8 @@ func newPlan(set *Settings, x ...*tensor.Dense) (*plan, error) {
 		return nil, fmt.Errorf("%w: fuse %q; want %q, %q or %q", ErrSettings, p.Fuse, Apart, Cheaper, All)
 	case p.EPC.Factor != 0 && !(p.EPC.Factor >= 1) || math.IsInf(p.EPC.Factor, 1):
 		return nil, fmt.Errorf("%w: a factor of %g; want at least 1", ErrSettings, p.EPC.Factor)
+	case p.Fit.Weights != nil || p.Fit.NonNegative != nil:
+		return nil, fmt.Errorf("%w: weights or signs of the core's CPD, which are not those of the tensor", ErrSettings)
 	case p.EPC.Bound != 0 || p.EPC.Target != 0 || p.EPC.Sizes != nil:
 		return nil, fmt.Errorf("%w: a bound, target or sizes of the correction, which follow from the decomposition", ErrSettings)
 	}

@@ -22,6 +22,9 @@ type Tensor struct {
 // Validate reports factors that do not fit together; the error wraps ErrSettings or
 // that of the core.
 func (t *Tensor) Validate() error {
+	if t == nil {
+		return fmt.Errorf("%w: no decomposition", ErrSettings)
+	}
 	if err := t.Core.Validate(); err != nil {
 		return fmt.Errorf("tkdcpd: core: %w", err)
 	}

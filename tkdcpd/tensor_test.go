@@ -181,6 +181,7 @@ func TestTensorsThatDoNotFitTogetherAreErrors(t *testing.T) {
 		t    *Tensor
 		want error
 	}{
+		"nil":         {nil, ErrSettings},
 		"no core":     {&Tensor{Factors: good.Factors}, cpd.ErrSettings},
 		"few factors": {&Tensor{Core: good.Core, Factors: good.Factors[:2]}, ErrSettings},
 		"columns":     {&Tensor{Core: good.Core, Factors: []*mat.Dense{good.Factors[1], nil, nil}}, ErrSettings},

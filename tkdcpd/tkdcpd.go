@@ -69,7 +69,8 @@ type Settings struct {
 	// Fit are the settings of the CPD, and EPC those of the correction: its Factor
 	// bounds, with RelError and without, how many times its own the error of the
 	// core's CPD may grow, 1.01 where neither is set; with RelError alone all of
-	// that is spent. Its Bound, Target and Sizes follow from the decomposition.
+	// that is spent. Its Bound, Target and Sizes follow from the decomposition; Weights
+	// and NonNegative of Fit have no meaning for a core.
 	Fit cpd.Settings
 	EPC stability.Settings
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the

@@ -100,7 +100,7 @@ func TestExactDecompositionsAreFound(t *testing.T) {
 }
 
 func TestTheWholeBoundIsSpentAndKept(t *testing.T) {
-	for _, shape := range [][]int{{16, 14, 9}, {12, 10, 3, 3}} {
+	for _, shape := range [][]int{{40, 30}, {16, 14, 9}, {12, 10, 3, 3}, {6, 5, 4, 3, 2}} {
 		x := kernel(2, 4, .3, shape...)
 		for _, fuse := range []Fuse{Apart, Cheaper, All} {
 			r := decompose(t, x, &Settings{RelError: .4, Rank: 12, Fuse: fuse})
@@ -148,6 +148,7 @@ func TestBadSettingsAreErrors(t *testing.T) {
 		"share": {Rank: 2, RelError: .1, Share: 1}, "factor": {Rank: 2, Ranks: []int{2}, EPC: stability.Settings{Factor: .5}}, "correction's bound": {Ranks: []int{2}, EPC: stability.Settings{Bound: .5}},
 		"rank": {Rank: -1, Ranks: []int{2}}, "budget": {Params: -1}, "rank and budget": {Rank: 2, Params: 100}, "two rules": {Ranks: []int{2}, VBMF: true},
 		"ranks": {Ranks: []int{2, 2, 2}}, "rank 0": {Ranks: []int{0}}, "modes": {Modes: []int{0, 3}, Ranks: []int{2}}, "mode twice": {Modes: []int{1, 1}, Ranks: []int{2}},
+		"sign": {Ranks: []int{2}, Fit: cpd.Settings{NonNegative: []int{0}}}, "weights": {Ranks: []int{2}, Fit: cpd.Settings{Weights: x}},
 		"fuse": {Ranks: []int{2}, Fuse: "some"}, "negative bound": {RelError: -.1},
 	} {
 		if _, err := Decompose(bg, x, set); !errors.Is(err, ErrSettings) {
