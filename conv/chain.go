@@ -140,6 +140,38 @@ func (c *Chain) Shape() ([4]int, Geometry) {
 	return shape, g
 }
 
+// WithGeometry is the chain of the same weights, shared, with another stride,
+// padding and dilation of the one convolution that it equals: along each axis they
+// are those of the one stage that looks past a pixel. The groups stay; along an axis
+// of one tap a dilation means nothing and becomes 1.
+func (c *Chain) WithGeometry(g Geometry) (*Chain, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	g = g.Normal()
+	out := *c
+	out.Stages = make([]*Kernel, len(c.Stages))
+	for i, s := range c.Stages {
+		own := *s
+		own.Geometry = s.Normal()
+		out.Stages[i] = &own
+	}
+	for axis := range 2 {
+		i, err := c.spatial(axis)
+		if err != nil {
+			return nil, err
+		}
+		s := out.Stages[i]
+		s.Stride[axis], s.Padding[axis], s.Dilation[axis] = g.Stride[axis], g.Padding[axis], g.Dilation[axis]
+		for _, s := range out.Stages {
+			if s.Shape[2+axis] == 1 {
+				s.Dilation[axis] = 1
+			}
+		}
+	}
+	return &out, out.Validate()
+}
+
 // Kernel is the one convolution that the chain equals, its weights multiplied
 // out in float64 and rounded once.
 func (c *Chain) Kernel() (*Kernel, error) {

@@ -417,3 +417,31 @@ func TestRunnerOfALargeBatchEqualsItsImagesAlone(t *testing.T) {
 		t.Errorf("residual: error %v", err)
 	}
 }
+
+func TestWithGeometryEqualsTheKernelWithIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
+		c := drawChain(t, rng, drawKernel(t, rng))
+		g := drawKernel(t, rng).Geometry
+		g.Groups = max(c.Groups, 1)
+		before, was := c.Shape()
+		got, err := c.WithGeometry(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for axis, taps := range before[2:] {
+			if taps == 1 {
+				g.Dilation[axis] = 1
+			}
+		}
+		if shape, is := got.Shape(); shape != before || is != g {
+			t.Errorf("%v with %+v, want %v with %+v", shape, is, before, g)
+		}
+		if _, is := c.Shape(); is != was {
+			t.Error("the chain itself changed")
+		}
+		if dev, err := got.Verify(1); err != nil || dev > 1e-4 {
+			t.Errorf("the chain differs from its kernel by %g (%v)", dev, err)
+		}
+	})
+}

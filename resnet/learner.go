@@ -32,6 +32,7 @@ type Learner struct {
 	net    *Net
 	stem   *learning
 	blocks []*learningBlock
+	neck   *learning // of a segmentation network
 	head   *learning
 	params []*Param
 	// lowest is the first unit, by execution, that is differentiated.
@@ -42,7 +43,8 @@ type Learner struct {
 	pooled       *conv.Map // by the max-pool
 	average      *conv.Map
 	padded       *conv.Map // option A shortcut
-	logits       *conv.Map
+	resized      *conv.Map // a segmentation network's logits
+	small        *conv.Map // their gradient before they are resized
 	grads        [4]*conv.Map
 	spare        spareMaps
 	shared       []*conv.Map // maps that nothing keeps
@@ -102,10 +104,7 @@ func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 	}
 	for i, stage := range l.net.Stages {
 		for j, b := range stage {
-			lb := &learningBlock{stride: 1}
-			if i > 0 && j == 0 {
-				lb.stride = 2
-			}
+			lb := &learningBlock{stride: n.place(i, j).stride}
 			// The shortcut comes first: it is no deeper than the block's input.
 			if b.Shortcut != nil {
 				if lb.shortcut, err = add(b.Shortcut); err != nil {
@@ -122,6 +121,11 @@ func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 			in, out := b.Units[0].Chain.In(), b.Units[len(b.Units)-1].Chain.Out()
 			lb.pad = b.Shortcut == nil && (in != out || lb.stride != 1)
 			l.blocks = append(l.blocks, lb)
+		}
+	}
+	if l.net.Neck != nil {
+		if l.neck, err = add(l.net.Neck); err != nil {
+			return nil, err
 		}
 	}
 	if l.head, err = add(l.net.Head); err != nil {
@@ -343,11 +347,14 @@ func (n *Net) all() []*Unit {
 			units = append(units, b.Units...)
 		}
 	}
+	if n.Neck != nil {
+		units = append(units, n.Neck)
+	}
 	return append(units, n.Head)
 }
 
-// Forward runs the network on x, N×H×W×3, and returns N×classes logits that stay
-// valid until the next call. What was kept of x is x itself: it must not change
+// Forward runs the network on x, N×H×W×3, and returns N×classes logits, or
+// N×H×W×classes of a segmentation network, that stay valid until the next call. What was kept of x is x itself: it must not change
 // before Backward. workers 0 means GOMAXPROCS; the result does not depend on it.
 func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error) {
 	a, err := l.stem.forward(x, nil, true, workers)
@@ -383,6 +390,9 @@ func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 				return nil, err
 			}
 		}
+	}
+	if l.neck != nil {
+		return l.segment(a, x.H, x.W, workers)
 	}
 	l.average = nn.AveragePool(l.average, a, workers)
 	l.lastH, l.lastW = a.H, a.W
@@ -515,17 +525,23 @@ func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual
 // the gradients of all parameters that learn.
 func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) error {
 	g := &l.grads
-	n := l.average.N
-	if len(logits) != n*l.net.Classes {
-		return fmt.Errorf("%w: %d gradients of %d×%d logits", conv.ErrShape, len(logits), n, l.net.Classes)
-	}
 	// below tells whether something that comes before unit t learns.
 	below := func(t *learning) bool { return l.lowest < t.index }
-	dy := &conv.Map{N: n, H: 1, W: 1, C: l.net.Classes, Data: logits}
-	if err := l.head.backward(&g[1], &dy, &dy, false, below(l.head), nil, &l.spare, workers); err != nil || !below(l.head) {
-		return err
+	if l.neck != nil {
+		if more, err := l.segmentBackward(logits, below, workers); err != nil || !more {
+			return err
+		}
+	} else {
+		n := l.average.N
+		if len(logits) != n*l.net.Classes {
+			return fmt.Errorf("%w: %d gradients of %d×%d logits", conv.ErrShape, len(logits), n, l.net.Classes)
+		}
+		dy := &conv.Map{N: n, H: 1, W: 1, C: l.net.Classes, Data: logits}
+		if err := l.head.backward(&g[1], &dy, &dy, false, below(l.head), nil, &l.spare, workers); err != nil || !below(l.head) {
+			return err
+		}
+		g[0] = nn.AveragePoolBackward(g[0], g[1], l.lastH, l.lastW, workers)
 	}
-	g[0] = nn.AveragePoolBackward(g[0], g[1], l.lastH, l.lastW, workers)
 	for i := len(l.blocks) - 1; i >= 0; i-- {
 		if err := ctx.Err(); err != nil {
 			return err

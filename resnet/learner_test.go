@@ -141,6 +141,54 @@ func exported(t testing.TB, p *Param, values []float32) []float32 {
 	return v
 }
 
+// compareStep compares a learner after a pass with PyTorch's: the loss, every gradient
+// and, of norms that are not fixed, every statistic.
+func compareStep(t *testing.T, l *Learner, loss float64, want *model.StateDict, mode string) {
+	t.Helper()
+	w, _ := want.Get(mode + "loss")
+	if v := w.Data.([]float64)[0]; math.Abs(loss-v) > 1e-5*v {
+		t.Errorf("loss %g, PyTorch has %g", loss, v)
+	}
+	grads := 0
+	for _, n := range want.Names() {
+		if strings.HasPrefix(n, mode+"grad.") {
+			grads++
+		}
+	}
+	if grads != len(l.Params()) {
+		t.Errorf("%d parameters, PyTorch has %d", len(l.Params()), grads)
+	}
+	for _, p := range l.Params() {
+		w, ok := want.Get(mode + "grad." + p.Name)
+		if !ok {
+			t.Errorf("PyTorch has no %s", p.Name)
+			continue
+		}
+		if d := relative(exported(t, p, p.Grad), w.Data.([]float32)); d > 1e-4 {
+			t.Errorf("gradient of %s differs by %.2g", p.Name, d)
+		}
+	}
+	after, err := l.Net()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sd, err := after.StateDict()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range want.Names() {
+		stat, ok := strings.CutPrefix(n, "stat.")
+		if !ok || mode != "" {
+			continue
+		}
+		w, _ := want.Get(n)
+		got, _ := sd.Get(stat)
+		if d := relative(got.Data.([]float32), w.Data.([]float32)); d > 1e-5 {
+			t.Errorf("%s differs by %.2g", stat, d)
+		}
+	}
+}
+
 func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 	for _, f := range fixtures {
 		for _, fixed := range []bool{false, true} {
@@ -155,48 +203,7 @@ func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 				pass(t, l, x, 2) // the maps are reused
 				l = learner(t, net, LearnerOptions{FixedNorms: fixed})
 				loss := pass(t, l, x, 2)
-				w, _ := want.Get(mode + "loss")
-				if v := w.Data.([]float64)[0]; math.Abs(loss-v) > 1e-5*v {
-					t.Errorf("loss %g, PyTorch has %g", loss, v)
-				}
-				grads := 0
-				for _, n := range want.Names() {
-					if strings.HasPrefix(n, mode+"grad.") {
-						grads++
-					}
-				}
-				if grads != len(l.Params()) {
-					t.Errorf("%d parameters, PyTorch has %d", len(l.Params()), grads)
-				}
-				for _, p := range l.Params() {
-					w, ok := want.Get(mode + "grad." + p.Name)
-					if !ok {
-						t.Errorf("PyTorch has no %s", p.Name)
-						continue
-					}
-					if d := relative(exported(t, p, p.Grad), w.Data.([]float32)); d > 1e-4 {
-						t.Errorf("gradient of %s differs by %.2g", p.Name, d)
-					}
-				}
-				after, err := l.Net()
-				if err != nil {
-					t.Fatal(err)
-				}
-				sd, err := after.StateDict()
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, n := range want.Names() {
-					stat, ok := strings.CutPrefix(n, "stat.")
-					if !ok || fixed {
-						continue
-					}
-					w, _ := want.Get(n)
-					got, _ := sd.Get(stat)
-					if d := relative(got.Data.([]float32), w.Data.([]float32)); d > 1e-5 {
-						t.Errorf("%s differs by %.2g", stat, d)
-					}
-				}
+				compareStep(t, l, loss, want, mode)
 			})
 		}
 	}

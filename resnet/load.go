@@ -23,6 +23,9 @@ var ErrUnknown = errors.New("resnet: not a known residual network")
 type Options struct {
 	// StrideFirst: see Config. It is ignored for files that say it themselves.
 	StrideFirst bool
+	// Dilate: see Config. It is for segmentation networks whose file does not say it
+	// itself; nil means DefaultDilate.
+	Dilate *int
 }
 
 // publishedNet is a network of the papers by its stages.
@@ -55,16 +58,12 @@ var prefixes = []string{"module.", "_orig_mod.", "model.", "net.", "backbone."}
 // tensors are not those of a known network and conv.ErrShape where one has the
 // wrong shape; it names the tensor.
 func Load(sd *model.StateDict, opt Options) (*Net, error) {
-	names := map[string]bool{}
-	strip := commonPrefix(sd)
-	for _, n := range sd.Names() {
-		names[strings.TrimPrefix(n, strip)] = true
-	}
 	manifest, err := model.ReadManifest(sd)
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{sd: sd, strip: strip, manifest: manifest, used: map[string]bool{}}
+	l := &loader{sd: sd, strip: commonPrefix(sd), manifest: manifest, used: map[string]bool{}}
+	names := l.names()
 	if manifest != nil && manifest.Network != nil {
 		if err := json.Unmarshal(manifest.Network, &l.net.Config); err != nil {
 			return nil, fmt.Errorf("resnet: the file's network description: %w", err)
@@ -73,6 +72,13 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 	} else {
 		l.net.Config, err = recognise(names)
 		l.net.StrideFirst = opt.StrideFirst
+		if err == nil && l.net.Segment {
+			l.net.Dilate = l.net.DefaultDilate()
+			if opt.Dilate != nil {
+				l.net.Dilate = *opt.Dilate
+			}
+			err = l.net.Config.validate()
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -147,6 +153,7 @@ func recognise(names map[string]bool) (Config, error) {
 		c.Blocks = append(c.Blocks, b)
 	}
 	c.Bottleneck = names["layer1.0.conv3.weight"]
+	c.Segment = names[neckName+".weight"]
 	// ImageNet networks have four stages, CIFAR networks three.
 	switch len(c.Blocks) {
 	case 4:
@@ -184,13 +191,16 @@ func (c Config) validate() error {
 	if c.Input[0] < 1 || c.Input[1] < 1 || c.Input[0] > 1<<14 || c.Input[1] > 1<<14 {
 		return fmt.Errorf("%w: a description with an input of %d×%d", ErrUnknown, c.Input[0], c.Input[1])
 	}
-	return nil
+	return c.validateDilate(c.Dilate)
 }
 
 type loader struct {
-	net      Net
-	sd       *model.StateDict
-	strip    string
+	net   Net
+	sd    *model.StateDict
+	strip string
+	// body is what torchvision's segmentation networks have before the names of all
+	// but the neck and the head.
+	body     string
 	manifest *model.Manifest
 	used     map[string]bool
 }
@@ -209,11 +219,7 @@ func (l *loader) build(names map[string]bool) error {
 	for s, count := range n.Blocks {
 		var stage []*Block
 		for i := range count {
-			stride := 1
-			if s > 0 && i == 0 {
-				stride = 2
-			}
-			b, err := l.block(fmt.Sprintf("layer%d.%d", s+1, i), width, stride, names)
+			b, err := l.block(fmt.Sprintf("layer%d.%d", s+1, i), width, n.place(s, i), names)
 			if err != nil {
 				return err
 			}
@@ -223,14 +229,21 @@ func (l *loader) build(names map[string]bool) error {
 		n.Stages = append(n.Stages, stage)
 	}
 	head := "fc"
-	if !names["fc.weight"] && !names["fc.0.weight"] {
+	switch {
+	case n.Segment:
+		head = headName
+		if n.Neck, err = l.unit(neckName, neckNorm, 3, width, 0, neckGeometry); err != nil {
+			return err
+		}
+		width = n.Neck.Chain.Out()
+	case !names["fc.weight"] && !names["fc.0.weight"]:
 		head = "linear"
 	}
 	if n.Head, err = l.unit(head, "", 1, width, 0, conv.Geometry{}); err != nil {
 		return err
 	}
 	n.Classes = n.Head.Chain.Out()
-	return nil
+	return n.Config.validateClasses(n.Classes)
 }
 
 // stem is the first convolution's geometry and its taps a side.
@@ -247,24 +260,50 @@ type step struct {
 	g    conv.Geometry
 }
 
-// steps are the convolutions of a block of the given stride.
-func (c Config) steps(stride int) []step {
+// place is where a block stands: the stride of the block and the dilation of its
+// 3×3 convolutions.
+type place struct{ stride, dilation int }
+
+// place is that of a block of a stage, both counted from 0.
+func (c Config) place(stage, block int) place {
+	p := place{1, 1}
+	// How many stages up to this one dilate.
+	dilating := max(stage+1+c.Dilate-len(c.Blocks), 0)
+	switch {
+	case block > 0:
+		p.dilation <<= dilating
+	case dilating > 0:
+		p.dilation <<= dilating - 1
+	case stage > 0:
+		p.stride = 2
+	}
+	return p
+}
+
+// steps are the convolutions of a block.
+func (c Config) steps(p place) []step {
 	square := func(v int) [2]int { return [2]int{v, v} }
-	three := conv.Geometry{Padding: square(1)}
-	strided := conv.Geometry{Stride: square(stride), Padding: square(1)}
+	three := conv.Geometry{Padding: square(p.dilation), Dilation: square(p.dilation)}
+	strided := three
+	strided.Stride = square(p.stride)
 	switch {
 	case !c.Bottleneck:
 		return []step{{3, strided}, {3, three}}
 	case c.StrideFirst:
-		return []step{{1, conv.Geometry{Stride: square(stride)}}, {3, three}, {1, conv.Geometry{}}}
+		return []step{{1, conv.Geometry{Stride: square(p.stride)}}, {3, three}, {1, conv.Geometry{}}}
 	}
 	return []step{{1, conv.Geometry{}}, {3, strided}, {1, conv.Geometry{}}}
 }
 
-func (l *loader) block(name string, in, stride int, names map[string]bool) (*Block, error) {
+// shortcutGeometry is that of a projection.
+func (p place) shortcutGeometry() conv.Geometry {
+	return conv.Geometry{Stride: [2]int{p.stride, p.stride}}
+}
+
+func (l *loader) block(name string, in int, at place, names map[string]bool) (*Block, error) {
 	b := &Block{}
 	width := in
-	for i, st := range l.net.steps(stride) {
+	for i, st := range l.net.steps(at) {
 		u, err := l.unit(fmt.Sprintf("%s.conv%d", name, i+1), fmt.Sprintf("%s.bn%d", name, i+1), st.taps, width, 0, st.g)
 		if err != nil {
 			return nil, err
@@ -277,19 +316,19 @@ func (l *loader) block(name string, in, stride int, names map[string]bool) (*Blo
 		if !names[conv1+".weight"] && !names[conv1+".0.weight"] {
 			continue
 		}
-		u, err := l.unit(conv1, bn, 1, in, width, conv.Geometry{Stride: [2]int{stride, stride}})
+		u, err := l.unit(conv1, bn, 1, in, width, at.shortcutGeometry())
 		if err != nil {
 			return nil, err
 		}
 		b.Shortcut = u
 		return b, nil
 	}
-	if in == width && stride == 1 {
+	if in == width && at.stride == 1 {
 		return b, nil
 	}
 	// Option A, where the shape changes and nothing projects.
 	if !l.net.CIFAR || width < in || (width-in)%2 != 0 {
-		return nil, fmt.Errorf("%w: %s goes from %d to %d channels with stride %d and has no %s.downsample.0.weight", ErrUnknown, name, in, width, stride, name)
+		return nil, fmt.Errorf("%w: %s goes from %d to %d channels with stride %d and has no %s.downsample.0.weight", ErrUnknown, name, in, width, at.stride, name)
 	}
 	l.net.PadShortcut = true
 	return b, nil
@@ -300,7 +339,7 @@ func (l *loader) block(name string, in, stride int, names map[string]bool) (*Blo
 func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*Unit, error) {
 	u := &Unit{Name: name}
 	if spec := l.manifest.Chain(name); spec != nil {
-		c, err := spec.Load(l.sd, l.strip+name, l.mark)
+		c, err := spec.Load(l.sd, l.full(name), l.mark)
 		if err != nil {
 			return nil, err
 		}
@@ -337,10 +376,38 @@ func anyOr(n int) string {
 	return strconv.Itoa(n)
 }
 
+// names has the names of the state dict without what l puts before them. Of
+// torchvision's segmentation networks it passes the auxiliary head over.
+func (l *loader) names() map[string]bool {
+	if _, ok := l.sd.Get(l.strip + backbone + "conv1.weight"); ok {
+		l.body = backbone
+	}
+	names := map[string]bool{}
+	for _, n := range l.sd.Names() {
+		short := strings.TrimPrefix(n, l.strip)
+		if l.body != "" && strings.HasPrefix(short, "aux_classifier.") {
+			l.mark(n)
+			continue
+		}
+		if rest, ok := strings.CutPrefix(short, l.body); ok || strings.HasPrefix(short, classifier) {
+			names[rest] = true
+		}
+	}
+	return names
+}
+
+// full is what the state dict calls a tensor.
+func (l *loader) full(name string) string {
+	if strings.HasPrefix(name, classifier) {
+		return l.strip + name
+	}
+	return l.strip + l.body + name
+}
+
 func (l *loader) mark(name string) { l.used[name] = true }
 
 func (l *loader) floats(name string, dims int) ([]float32, []int, error) {
-	full := l.strip + name
+	full := l.full(name)
 	t, ok := l.sd.Get(full)
 	if !ok {
 		return nil, nil, fmt.Errorf("%w: %s needs a tensor called %q", ErrUnknown, l.net.Arch, full)
@@ -370,7 +437,7 @@ func (l *loader) kernel(name string, g conv.Geometry) (*conv.Kernel, error) {
 		return nil, fmt.Errorf("%w: %s.weight has shape %v, want four dimensions, or two for a linear layer", conv.ErrShape, name, dims)
 	}
 	var bias []float32
-	if _, ok := l.sd.Get(l.strip + name + ".bias"); ok {
+	if _, ok := l.sd.Get(l.full(name + ".bias")); ok {
 		if bias, _, err = l.floats(name+".bias", 1); err != nil {
 			return nil, err
 		}
@@ -403,13 +470,13 @@ func (l *loader) norm(name string, channels int) (*Norm, error) {
 		}
 	}
 	const tracked = ".num_batches_tracked"
-	if t, ok := l.sd.Get(l.strip + name + tracked); ok {
+	if t, ok := l.sd.Get(l.full(name + tracked)); ok {
 		v, isInt := t.Data.([]int64)
 		if !isInt || len(v) != 1 {
 			return nil, fmt.Errorf("%w: %s%s is %v of %v, want one int64", conv.ErrShape, name, tracked, t.DType(), t.Shape)
 		}
 		n.Batches = &v[0]
-		l.mark(l.strip + name + tracked)
+		l.mark(l.full(name + tracked))
 	}
 	return n, nil
 }
@@ -434,6 +501,9 @@ func (n *Net) StateDict() (*model.StateDict, error) {
 			}
 		}
 	}
+	if n.Neck != nil {
+		units = append(units, n.Neck)
+	}
 	for _, u := range units {
 		manifest.Store(sd, u.Name, u.Chain)
 		m := u.Norm
@@ -447,7 +517,7 @@ func (n *Net) StateDict() (*model.StateDict, error) {
 			sd.Set(m.Name+".num_batches_tracked", &model.Tensor{Data: []int64{*m.Batches}})
 		}
 	}
-	if h := n.Head.Chain; h.Kind == conv.Dense {
+	if h := n.Head.Chain; h.Kind == conv.Dense && !n.Segment {
 		// A linear layer keeps PyTorch's two dimensions.
 		k := h.Stages[0]
 		sd.Set(n.Head.Name+".weight", &model.Tensor{Shape: k.Shape[:2:2], Data: k.Weight})

@@ -28,7 +28,18 @@ type Config struct {
 	// (the paper's "v1"); unset it is in the 3×3 ("v1.5", torchvision's).
 	// Nothing in a checkpoint tells the two apart.
 	StrideFirst bool `json:"stride_first,omitempty"`
-	// Classes is the number of outputs.
+	// Dilate is how many of the last stages keep the resolution of their input and
+	// dilate in place of striding, fewer than all: each doubles the dilation of the
+	// 3×3 convolutions, from its second block on (torchvision's
+	// replace_stride_with_dilation, which is for bottlenecks; blocks of two 3×3
+	// convolutions follow the same rule, both convolutions alike).
+	Dilate int `json:"dilate,omitempty"`
+	// Segment is set for a network with a class for every pixel: behind the stages
+	// come a neck and a 1×1 convolution, whose logits are resized bilinearly to the
+	// size of the input (Long et al. 2015, as torchvision's fcn_resnet50; the dropout
+	// before the last convolution is left out).
+	Segment bool `json:"segment,omitempty"`
+	// Classes is the number of outputs, of the image or of each pixel.
 	Classes int `json:"classes"`
 	// Input is the height and width that sizes and costs are stated for; the
 	// network runs on others too.
@@ -69,7 +80,11 @@ type Net struct {
 	Config
 	Stem   *Unit
 	Stages [][]*Block
-	// Head is the linear layer, a 1×1 convolution on a 1×1 map.
+	// Neck is a 3×3 convolution to a quarter of the channels, of a segmentation
+	// network; nil for others.
+	Neck *Unit
+	// Head is the linear layer, a 1×1 convolution on a 1×1 map, or of a
+	// segmentation network the 1×1 convolution on the neck's.
 	Head *Unit
 }
 
@@ -77,7 +92,7 @@ type Net struct {
 // when the network runs at Config.Input.
 type Site struct {
 	*Unit
-	// Linear is set for the head.
+	// Linear is set for the head, unless that is a convolution on a map.
 	Linear bool
 	// H, W is the size of the input map.
 	H, W int
@@ -107,7 +122,11 @@ func (n *Net) Sites() []Site {
 			h, w = bh, bw
 		}
 	}
-	return append(sites, Site{Unit: n.Head, Linear: true, H: 1, W: 1})
+	if n.Neck == nil {
+		return append(sites, Site{Unit: n.Head, Linear: true, H: 1, W: 1})
+	}
+	h, w = at(n.Neck, h, w)
+	return append(sites, Site{Unit: n.Head, H: h, W: w})
 }
 
 // Params is the number of trainable parameters: weights, biases and the batch
@@ -143,7 +162,7 @@ func (n *Net) Clone() *Net {
 		c := *u
 		return &c
 	}
-	out := &Net{Config: n.Config, Stem: unit(n.Stem), Head: unit(n.Head)}
+	out := &Net{Config: n.Config, Stem: unit(n.Stem), Neck: unit(n.Neck), Head: unit(n.Head)}
 	for _, stage := range n.Stages {
 		var blocks []*Block
 		for _, b := range stage {
@@ -174,6 +193,11 @@ func (n *Net) Replace(name string, chain *conv.Chain) error {
 		if chain.In() != s.Chain.In() || chain.Out() != s.Chain.Out() || ch != h || cw != w {
 			return fmt.Errorf("%s: %w: the chain maps %d channels to %d×%d×%d, the convolution %d to %d×%d×%d", name, conv.ErrShape,
 				chain.In(), chain.Out(), ch, cw, s.Chain.In(), s.Chain.Out(), h, w)
+		}
+		// Sizes alone do not tell a dilated convolution from another.
+		_, got := chain.Shape()
+		if _, want := s.Chain.Shape(); got.Dilation != want.Dilation {
+			return fmt.Errorf("%s: %w: the chain has a dilation of %v, the convolution of %v", name, conv.ErrShape, got.Dilation, want.Dilation)
 		}
 		s.Unit.Chain = chain
 		return nil

@@ -1,6 +1,7 @@
 package resnet
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -23,6 +24,10 @@ type NewOptions struct {
 	// Projection gives CIFAR networks 1×1 shortcuts with batch norms where the shape
 	// changes, as ImageNet networks have them, in place of option A's.
 	Projection bool
+	// Segment makes a network with a class for every pixel, Dilate: see Config. Of
+	// Dilate nil means DefaultDilate where Segment is set, else none.
+	Segment bool
+	Dilate  *int
 	// ZeroGain begins with each block's last batch norm at zero, so that the blocks
 	// are identities at first (Goyal et al. 2017).
 	ZeroGain bool
@@ -46,15 +51,21 @@ func New(arch string, classes int, opt NewOptions) (*Net, error) {
 	if at < 0 {
 		return nil, fmt.Errorf("%w: architecture %q; want one of %v", ErrUnknown, arch, Architectures())
 	}
-	if classes < 1 || classes > 1<<20 {
-		return nil, fmt.Errorf("%w: %d classes; want 1 to %d", ErrUnknown, classes, 1<<20)
-	}
 	p := published[at]
 	n := &Net{Config: Config{
 		Arch: p.name, Blocks: slices.Clone(p.blocks), Bottleneck: p.bottleneck, CIFAR: p.cifar,
 		PadShortcut: p.cifar && !opt.Projection, StrideFirst: opt.StrideFirst && p.bottleneck,
-		Classes: classes, Preprocess: opt.Preprocess,
+		Segment: opt.Segment, Classes: classes, Preprocess: opt.Preprocess,
 	}}
+	if opt.Segment {
+		n.Dilate = n.DefaultDilate()
+	}
+	if opt.Dilate != nil {
+		n.Dilate = *opt.Dilate
+	}
+	if err := errors.Join(n.validateClasses(classes), n.validateDilate(n.Dilate)); err != nil {
+		return nil, err
+	}
 	width := 64
 	n.Input = [2]int{224, 224}
 	pre := dataset.ImageNet
@@ -68,29 +79,13 @@ func New(arch string, classes int, opt NewOptions) (*Net, error) {
 		n.Input = [2]int{c[1], c[0]}
 	}
 	rng := rand.New(rand.NewPCG(opt.Seed, 0x6c6f7772616e6b))
-	unit := func(name, norm string, in, out, taps int, g conv.Geometry) *Unit {
-		k := &conv.Kernel{Shape: [4]int{out, in, taps, taps}, Weight: make([]float32, out*in*taps*taps), Geometry: g.Normal()}
-		deviation := math.Sqrt(2 / float64(out*taps*taps))
-		for i := range k.Weight {
-			k.Weight[i] = float32(deviation * rng.NormFloat64())
-		}
-		m := &Norm{Name: norm, Eps: 1e-5, Batches: new(int64),
-			Weight: make([]float32, out), Bias: make([]float32, out), Mean: make([]float32, out), Var: make([]float32, out)}
-		for i := range out {
-			m.Weight[i], m.Var[i] = 1, 1
-		}
-		return &Unit{Name: name, Chain: conv.NewDense(k), Norm: m}
-	}
 	g, taps := stem(p.cifar)
-	n.Stem = unit("conv1", "bn1", 3, width, taps, g)
+	n.Stem = newUnit("conv1", "bn1", 3, width, taps, g, rng)
 	in := width
 	for s, count := range p.blocks {
 		var stage []*Block
 		for i := range count {
-			stride := 1
-			if s > 0 && i == 0 {
-				stride = 2
-			}
+			at := n.place(s, i)
 			inner := width << s
 			out := inner
 			if p.bottleneck {
@@ -99,29 +94,33 @@ func New(arch string, classes int, opt NewOptions) (*Net, error) {
 			name := fmt.Sprintf("layer%d.%d", s+1, i)
 			b := &Block{}
 			from := in
-			steps := n.Config.steps(stride)
+			steps := n.Config.steps(at)
 			for j, st := range steps {
 				to := inner
 				if j == len(steps)-1 {
 					to = out
 				}
-				b.Units = append(b.Units, unit(fmt.Sprintf("%s.conv%d", name, j+1), fmt.Sprintf("%s.bn%d", name, j+1), from, to, st.taps, st.g))
+				b.Units = append(b.Units, newUnit(fmt.Sprintf("%s.conv%d", name, j+1), fmt.Sprintf("%s.bn%d", name, j+1), from, to, st.taps, st.g, rng))
 				from = to
 			}
 			if opt.ZeroGain {
 				clear(b.Units[len(b.Units)-1].Norm.Weight)
 			}
-			if (in != out || stride != 1) && !n.PadShortcut {
+			if (in != out || at.stride != 1) && !n.PadShortcut {
 				short := "downsample"
 				if p.cifar {
 					short = "shortcut"
 				}
-				b.Shortcut = unit(name+"."+short+".0", name+"."+short+".1", in, out, 1, conv.Geometry{Stride: [2]int{stride, stride}})
+				b.Shortcut = newUnit(name+"."+short+".0", name+"."+short+".1", in, out, 1, at.shortcutGeometry(), rng)
 			}
 			in = out
 			stage = append(stage, b)
 		}
 		n.Stages = append(n.Stages, stage)
+	}
+	if opt.Segment {
+		n.newSegmentation(in, classes, rng)
+		return n, nil
 	}
 	name := "fc"
 	if p.cifar {
@@ -131,7 +130,22 @@ func New(arch string, classes int, opt NewOptions) (*Net, error) {
 	return n, nil
 }
 
-// newHead is a linear layer of random weights.
+// newUnit is a convolution of random weights and a batch norm.
+func newUnit(name, norm string, in, out, taps int, g conv.Geometry, rng *rand.Rand) *Unit {
+	k := &conv.Kernel{Shape: [4]int{out, in, taps, taps}, Weight: make([]float32, out*in*taps*taps), Geometry: g.Normal()}
+	deviation := math.Sqrt(2 / float64(out*taps*taps))
+	for i := range k.Weight {
+		k.Weight[i] = float32(deviation * rng.NormFloat64())
+	}
+	m := &Norm{Name: norm, Eps: 1e-5, Batches: new(int64),
+		Weight: make([]float32, out), Bias: make([]float32, out), Mean: make([]float32, out), Var: make([]float32, out)}
+	for i := range out {
+		m.Weight[i], m.Var[i] = 1, 1
+	}
+	return &Unit{Name: name, Chain: conv.NewDense(k), Norm: m}
+}
+
+// newHead is a linear layer of random weights, or a 1×1 convolution.
 func newHead(name string, in, classes int, rng *rand.Rand) *Unit {
 	k := &conv.Kernel{Shape: [4]int{classes, in, 1, 1}, Weight: make([]float32, classes*in), Bias: make([]float32, classes), Geometry: conv.Geometry{}.Normal()}
 	bound := 1 / math.Sqrt(float64(in))
@@ -146,8 +160,8 @@ func newHead(name string, in, classes int, rng *rand.Rand) *Unit {
 // SetHead gives the network a new head of random weights for another number of
 // classes.
 func (n *Net) SetHead(classes int, seed uint64) error {
-	if classes < 1 || classes > 1<<20 {
-		return fmt.Errorf("%w: %d classes; want 1 to %d", ErrUnknown, classes, 1<<20)
+	if err := n.validateClasses(classes); err != nil {
+		return err
 	}
 	n.Head = newHead(n.Head.Name, n.Head.Chain.In(), classes, rand.New(rand.NewPCG(seed, 0x68656164)))
 	n.Classes = classes

@@ -16,12 +16,13 @@ type Program struct {
 	net    *Net
 	stem   *conv.Runner
 	blocks []*runningBlock
+	neck   *conv.Runner // of a segmentation network
 	head   *conv.Runner
 	pool   nn.MaxPool
 	// Maps of the layer before, of the block's inner layers, and of the
-	// shortcut; they rotate.
+	// shortcut; they rotate. pooled is the neck's where there is one.
 	a, b, c, short, pooled *conv.Map
-	logits                 *conv.Map
+	logits, resized        *conv.Map
 }
 
 type runningBlock struct {
@@ -71,17 +72,14 @@ func (n *Net) Compile() (*Program, error) {
 		}
 		return r
 	}
-	p := &Program{net: n.Clone(), stem: runner(n.Stem), head: runner(n.Head)}
+	p := &Program{net: n.Clone(), stem: runner(n.Stem), neck: runner(n.Neck), head: runner(n.Head)}
 	for i, stage := range n.Stages {
 		for j, b := range stage {
-			rb := &runningBlock{shortcut: runner(b.Shortcut), stride: 1}
+			rb := &runningBlock{shortcut: runner(b.Shortcut), stride: n.place(i, j).stride}
 			for _, u := range b.Units {
 				rb.units = append(rb.units, runner(u))
 			}
 			in, out := b.Units[0].Chain.In(), b.Units[len(b.Units)-1].Chain.Out()
-			if i > 0 && j == 0 {
-				rb.stride = 2
-			}
 			rb.pad = b.Shortcut == nil && (in != out || rb.stride != 1)
 			p.blocks = append(p.blocks, rb)
 		}
@@ -92,8 +90,8 @@ func (n *Net) Compile() (*Program, error) {
 // Net is the network that the program was compiled from.
 func (p *Program) Net() *Net { return p.net }
 
-// Forward runs the network on x, N×H×W×3, and returns N×classes logits that
-// stay valid until the next call. workers 0 means GOMAXPROCS; the result does
+// Forward runs the network on x, N×H×W×3, and returns N×classes logits, or
+// N×H×W×classes of a segmentation network, that stay valid until the next call. workers 0 means GOMAXPROCS; the result does
 // not depend on it. The context is looked at between blocks.
 func (p *Program) Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error) {
 	var err error
@@ -112,11 +110,19 @@ func (p *Program) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 			return nil, fmt.Errorf("block %d: %w", i, err)
 		}
 	}
-	p.pooled = nn.AveragePool(p.pooled, p.a, workers)
+	if p.neck == nil {
+		p.pooled = nn.AveragePool(p.pooled, p.a, workers)
+	} else if p.pooled, err = p.neck.Forward(p.pooled, p.a, conv.Epilogue{ReLU: true}, workers); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.net.Neck.Name, err)
+	}
 	if p.logits, err = p.head.Forward(p.logits, p.pooled, conv.Epilogue{}, workers); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.net.Head.Name, err)
 	}
-	return p.logits.Data, nil
+	if p.neck == nil {
+		return p.logits.Data, nil
+	}
+	p.resized = nn.Bilinear(p.resized, p.logits, x.H, x.W, workers)
+	return p.resized.Data, nil
 }
 
 // block runs b on p.a and leaves its output there.

@@ -9,8 +9,11 @@ import (
 	"github.com/lowrank-go/lowrank/model"
 )
 
-// Classes is the number of logits of an image.
+// Classes is the number of logits of an image, or of a pixel.
 func (l *Learner) Classes() int { return l.net.Classes }
+
+// Segments tells whether every pixel has logits.
+func (l *Learner) Segments() bool { return l.net.Segment }
 
 // Statistics are the running means and variances that Forward updates, the learner's
 // own memory, in execution order; none where norms are fixed.
