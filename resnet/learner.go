@@ -38,6 +38,8 @@ type Learner struct {
 	// lowest is the first unit, by execution, that is differentiated.
 	lowest int
 	units  []*learning
+	// cut is the first block in which a unit is differentiated.
+	cut int
 
 	pool         nn.MaxPool
 	pooled       *conv.Map // by the max-pool
@@ -134,6 +136,10 @@ func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 	l.lowest = slices.IndexFunc(l.units, func(t *learning) bool { return t.learns })
 	if l.lowest < 0 {
 		l.lowest = len(l.units)
+	}
+	l.cut = slices.IndexFunc(l.blocks, func(b *learningBlock) bool { return b.units[len(b.units)-1].index >= l.lowest })
+	if l.cut < 0 {
+		l.cut = len(l.blocks)
 	}
 	l.share()
 	return l, nil
@@ -354,9 +360,31 @@ func (n *Net) all() []*Unit {
 }
 
 // Forward runs the network on x, N×H×W×3, and returns N×classes logits, or
-// N×H×W×classes of a segmentation network, that stay valid until the next call. What was kept of x is x itself: it must not change
-// before Backward. workers 0 means GOMAXPROCS; the result does not depend on it.
+// N×H×W×classes of a segmentation network, that stay valid until the next call. What
+// was kept of x is x itself: it must not change before Backward. workers 0 means
+// GOMAXPROCS; the result does not depend on it.
 func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error) {
+	f, err := l.Features(ctx, x, workers)
+	if err != nil {
+		return nil, err
+	}
+	if l.neck != nil {
+		if f, err = l.forwardBlocks(ctx, l.blocks[l.cut:], f, workers); err != nil {
+			return nil, err
+		}
+		return l.segment(f, x.H, x.W, workers)
+	}
+	return l.ForwardFeatures(ctx, f, workers)
+}
+
+// Cacheable tells whether Features gives the same for an image each time, so that it
+// can be kept: whether norms are fixed. It is false for segmentation networks.
+func (l *Learner) Cacheable() bool { return l.neck == nil && l.units[0].fixed && l.lowest > 0 }
+
+// Features is the part of Forward below everything that learns, down to the bounds of
+// blocks: images' maps, or, where only the head learns, their averages. It stays
+// valid until the next call.
+func (l *Learner) Features(ctx context.Context, x *conv.Map, workers int) (*conv.Map, error) {
 	a, err := l.stem.forward(x, nil, true, workers)
 	if err != nil {
 		return nil, err
@@ -366,7 +394,38 @@ func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 		l.pooled = l.pool.Forward(l.pooled, a, workers)
 		a = l.pooled
 	}
-	for _, b := range l.blocks {
+	if a, err = l.forwardBlocks(ctx, l.blocks[:l.cut], a, workers); err != nil {
+		return nil, err
+	}
+	if l.cut == len(l.blocks) && l.neck == nil {
+		l.lastH, l.lastW = a.H, a.W
+		l.average = nn.AveragePool(l.average, a, workers)
+		return l.average, nil
+	}
+	return a, nil
+}
+
+// ForwardFeatures is the part of Forward after Features, of a classifier.
+func (l *Learner) ForwardFeatures(ctx context.Context, f *conv.Map, workers int) ([]float32, error) {
+	if l.cut < len(l.blocks) {
+		a, err := l.forwardBlocks(ctx, l.blocks[l.cut:], f, workers)
+		if err != nil {
+			return nil, err
+		}
+		l.lastH, l.lastW = a.H, a.W
+		l.average = nn.AveragePool(l.average, a, workers)
+		f = l.average
+	}
+	logits, err := l.head.forward(f, nil, false, workers)
+	if err != nil {
+		return nil, err
+	}
+	return logits.Data, nil
+}
+
+func (l *Learner) forwardBlocks(ctx context.Context, blocks []*learningBlock, a *conv.Map, workers int) (*conv.Map, error) {
+	var err error
+	for _, b := range blocks {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -391,16 +450,7 @@ func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 			}
 		}
 	}
-	if l.neck != nil {
-		return l.segment(a, x.H, x.W, workers)
-	}
-	l.average = nn.AveragePool(l.average, a, workers)
-	l.lastH, l.lastW = a.H, a.W
-	logits, err := l.head.forward(l.average, nil, false, workers)
-	if err != nil {
-		return nil, err
-	}
-	return logits.Data, nil
+	return a, nil
 }
 
 func (t *learning) forward(x, residual *conv.Map, relu bool, workers int) (*conv.Map, error) {
@@ -532,7 +582,7 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 			return err
 		}
 	} else {
-		n := l.average.N
+		n := l.head.in.N
 		if len(logits) != n*l.net.Classes {
 			return fmt.Errorf("%w: %d gradients of %d×%d logits", conv.ErrShape, len(logits), n, l.net.Classes)
 		}

@@ -382,3 +382,51 @@ func TestNewNetworksAreThePublishedOnes(t *testing.T) {
 		t.Errorf("no classes gave %v", err)
 	}
 }
+
+func TestFeaturesOnTheWayGiveWhatForwardGives(t *testing.T) {
+	for _, f := range fixtures {
+		net := fixture(t, f.name, f.opt)
+		x, _ := reference(t, f.name)
+		for _, from := range []string{"linear", "fc", "layer3", "layer2.0.conv2", "bn1"} {
+			l := learner(t, net, LearnerOptions{FixedNorms: true, Learn: func(p *Param) bool { return strings.HasPrefix(p.Name, from) }})
+			if len(l.Params()) == 0 {
+				continue
+			}
+			if l.Cacheable() != (from != "bn1") {
+				t.Errorf("%s, %s: cacheable is %v", f.name, from, l.Cacheable())
+			}
+			pass(t, l, x, 2)
+			var want [][]float32
+			for _, p := range l.Params() {
+				want = append(want, slices.Clone(p.Grad))
+			}
+			kept, err := l.Features(t.Context(), x, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept = &conv.Map{N: kept.N, H: kept.H, W: kept.W, C: kept.C, Data: slices.Clone(kept.Data)}
+			// Another image in between.
+			if _, err := l.Forward(t.Context(), randomMap(2, 1, x.H, x.W, 3), 1); err != nil {
+				t.Fatal(err)
+			}
+			y, err := l.ForwardFeatures(t.Context(), kept, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			labels := make([]int, x.N)
+			for i := range labels {
+				labels[i] = i % net.Classes
+			}
+			g := make([]float32, len(y))
+			nn.CrossEntropy(g, y, labels, net.Classes, .1, 2)
+			if err := l.Backward(t.Context(), g, 2); err != nil {
+				t.Fatal(err)
+			}
+			for i, p := range l.Params() {
+				if !slices.Equal(p.Grad, want[i]) {
+					t.Errorf("%s, %s: gradient of %s differs by %.2g", f.name, from, p.Name, relative(p.Grad, want[i]))
+				}
+			}
+		}
+	}
+}
