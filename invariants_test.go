@@ -100,8 +100,8 @@ var floors = map[string]int{
 	"internal/gemm": 2, "internal/linalg": 3, "internal/synthetic": 3, "internal/tensorops": 3, "fastblas": 3,
 	"vbmf": 4, "cpd": 5, "tucker": 5,
 	"dataset": 6, "stability": 6, "tkdcpd": 7, "conv": 8,
-	"model": 9, "internal/nn": 9, "resnet": 10,
-	"compress": 11, "train": 11, "internal/chart": 11, "cmd/lowrank": 12,
+	"model": 9, "internal/nn": 9, "resnet": 10, "peft": 11,
+	"compress": 12, "train": 12, "internal/chart": 11, "cmd/lowrank": 13,
 }
 
 func TestPackagesImportOnlyPackagesBelowThem(t *testing.T) {
