@@ -17,15 +17,21 @@ const (
 // winograd reports whether a pass over n maps of h×w outputs runs by Winograd's
 // method.
 func (l *Layer) winograd(n, h, w int) bool {
-	k := &l.kernel
-	if k.Shape[2] != 3 || k.Shape[3] != 3 || k.Stride != [2]int{1, 1} || k.Dilation != [2]int{1, 1} || k.Groups != 1 ||
-		k.Padding[0] > 2 || k.Padding[1] > 2 || min(k.Shape[0], k.Shape[1]) < winogradChannels {
+	if !Fast(l.kernel.Shape, l.kernel.Geometry) {
 		return false
 	}
 	// Tiles stick out of small maps: the multiplications must be less than two
 	// thirds of the definition's.
 	tiles := tilesOf(h) * tilesOf(w)
 	return n*tiles >= winogradTiles && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
+}
+
+// Fast tells whether a convolution is of the kind that Winograd's method serves, with
+// a quarter of the multiplications, on maps that are not too small.
+func Fast(shape [4]int, g Geometry) bool {
+	g = g.Normal()
+	return shape[2] == 3 && shape[3] == 3 && g.Stride == [2]int{1, 1} && g.Dilation == [2]int{1, 1} && g.Groups == 1 &&
+		g.Padding[0] <= 2 && g.Padding[1] <= 2 && min(shape[0], shape[1]) >= winogradChannels
 }
 
 func tilesOf(n int) int { return (n + nhwc.WinogradTile - 1) / nhwc.WinogradTile }

@@ -145,6 +145,18 @@ func newUnit(name, norm string, in, out, taps int, g conv.Geometry, rng *rand.Ra
 	return &Unit{Name: name, Chain: conv.NewDense(k), Norm: m}
 }
 
+// Randomise gives every convolution and batch norm of n random weights, as New does;
+// chains become ordinary convolutions. The head stays: see SetHead.
+func (n *Net) Randomise(seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0x6c6f7772616e6b))
+	for _, u := range n.all() {
+		if u != n.Head {
+			shape, g := u.Chain.Shape()
+			*u = *newUnit(u.Name, u.Norm.Name, shape[1], shape[0], shape[2], g, rng)
+		}
+	}
+}
+
 // newHead is a linear layer of random weights, or a 1×1 convolution.
 func newHead(name string, in, classes int, rng *rand.Rand) *Unit {
 	k := &conv.Kernel{Shape: [4]int{classes, in, 1, 1}, Weight: make([]float32, classes*in), Bias: make([]float32, classes), Geometry: conv.Geometry{}.Normal()}

@@ -1,0 +1,258 @@
+package adapt
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"slices"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// Options are the choices of New.
+type Options struct {
+	Method Method
+	// Rank lists the ranks of the kind of change; one is used for all. nil means the
+	// method's own. A rank above what a kernel has is lowered to that.
+	Rank []int
+	// Alpha gives λ = Alpha/r, with r the first rank; with Stabilised it is Alpha/√r.
+	// 0 means λ = 1. Learned lets λ learn.
+	Alpha               float64
+	Stabilised, Learned bool
+	// DoRA lets the norms of output channels learn apart (Liu et al. 2024).
+	DoRA bool
+	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
+	Gain float64
+	// Norms is the policy of the batch norms; "" means the method's own.
+	Norms Norms
+	// Layers are patterns of path.Match for the convolutions to change, of which '*'
+	// matches dots too; nil means all but the first.
+	Layers []string
+	// Classes is the number of classes of the new head.
+	Classes int
+	Seed    uint64
+	// Batch is the number of images of a step, by which it is decided how a change
+	// is computed; 0 means 128.
+	Batch int
+}
+
+// Network is a network that is being adapted.
+type Network struct {
+	// Base is the network as it was, frozen, but for the head, which is new.
+	Base *resnet.Net
+	// Learner trains it.
+	Learner *resnet.Learner
+	// Changes are those of the kernels, by the convolution's name.
+	Changes map[string]*peft.Delta
+	Options Options
+}
+
+// New prepares base for adaptation. base itself is left as it is.
+func New(base *resnet.Net, opt Options) (*Network, error) {
+	m, ok := methods[opt.Method]
+	if !ok {
+		_, err := ParseMethod(string(opt.Method))
+		return nil, err
+	}
+	if opt.Norms == "" {
+		opt.Norms = m.norms
+	}
+	if !slices.Contains([]Norms{Fixed, Affine, Stats, Both}, opt.Norms) {
+		return nil, fmt.Errorf("%w: batch norms %q; want fixed, affine, stats or both", ErrOption, opt.Norms)
+	}
+	if opt.Batch == 0 {
+		opt.Batch = 128
+	}
+	rank, err := m.ranks(opt.Rank, opt.Method)
+	if err != nil {
+		return nil, err
+	}
+	opt.Rank = rank
+	n := &Network{Base: base.Clone(), Changes: map[string]*peft.Delta{}, Options: opt}
+	if opt.Method == Scratch {
+		n.Base.Randomise(opt.Seed)
+	}
+	if err := n.Base.SetHead(opt.Classes, opt.Seed); err != nil {
+		return nil, err
+	}
+	sizes := map[string][2]int{}
+	matched := false
+	for i, s := range n.Base.Sites() {
+		if !s.Linear && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
+			sizes[s.Name] = [2]int{s.H, s.W}
+			matched = true
+		}
+	}
+	if !matched {
+		return nil, fmt.Errorf("%w: no convolution is called %q", ErrOption, opt.Layers)
+	}
+	rng := rand.New(rand.NewPCG(opt.Seed, 0x616461707400))
+	lo := resnet.LearnerOptions{
+		FixedNorms: opt.Norms == Fixed || opt.Norms == Affine,
+		Learn:      n.learns,
+	}
+	if m.kind != "" {
+		lo.Adapt = func(u *resnet.Unit) (*resnet.Adaption, error) {
+			size, ok := sizes[u.Name]
+			if !ok {
+				return nil, nil
+			}
+			return n.change(u, m, size, rng)
+		}
+	}
+	n.Learner, err = n.Base.NewLearner(lo)
+	return n, err
+}
+
+// ranks are the ranks asked for, or the method's own.
+func (m method) ranks(asked []int, name Method) ([]int, error) {
+	if len(asked) == 0 {
+		return m.rank, nil
+	}
+	for _, r := range asked {
+		if r < 1 {
+			return nil, fmt.Errorf("%w: rank %v; want numbers from 1", ErrOption, asked)
+		}
+	}
+	switch n := len(m.rank); {
+	case n == 0:
+		return nil, fmt.Errorf("%w: rank %v; method %s has none", ErrOption, asked, name)
+	case len(asked) == n:
+		return asked, nil
+	case len(asked) == 1:
+		return slices.Repeat(asked, n), nil
+	default:
+		return nil, fmt.Errorf("%w: rank %v; method %s has %d", ErrOption, asked, name, n)
+	}
+}
+
+func chosen(patterns []string, name string) bool {
+	if len(patterns) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, _ := path.Match(p, name) // names have no slashes
+		return ok
+	})
+}
+
+// learns tells which of the network's own parameters the method trains.
+func (n *Network) learns(p *resnet.Param) bool {
+	switch {
+	case p.Unit == n.Base.Head.Name:
+		return true
+	case n.Options.Method == Full || n.Options.Method == Scratch:
+		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.Options.Norms == Both || n.Options.Norms == Affine
+	case n.Options.Method == Bias:
+		return p.Kind == resnet.Shift || p.Kind == resnet.Bias
+	case p.Kind == resnet.Gain || p.Kind == resnet.Shift:
+		return n.Options.Norms == Affine || n.Options.Norms == Both
+	}
+	return false
+}
+
+// change is the change of one unit and how it is computed.
+func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) (*resnet.Adaption, error) {
+	shape, geometry := u.Chain.Shape()
+	spec := peft.Spec{Kind: m.kind, Shape: shape, Geometry: geometry, Match: m.match, Axes: m.axes, Learned: n.Options.Learned, DoRA: n.Options.DoRA}
+	if shape[2] == 1 && shape[3] == 1 && pointwise[m.kind] {
+		// There is nothing to factorise in the taps.
+		spec.Kind, spec.Match, spec.Axes = peft.LoRA, peft.Dense, ""
+	}
+	spec.Rank = n.rank(spec, m)
+	if a := n.Options.Alpha; a != 0 && len(spec.Rank) > 0 {
+		spec.Scale = peft.AlphaOverRank(a, spec.Rank[0], n.Options.Stabilised)
+	} else if a != 0 {
+		spec.Scale = a
+	}
+	if u.Chain.Kind != conv.Dense {
+		return nil, fmt.Errorf("%w: the convolution is a chain of kind %s; networks are adapted before they are compressed", ErrOption, u.Chain.Kind)
+	}
+	base := u.Chain.Stages[0].Weight
+	d, err := peft.New(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Init(rng, n.Options.Gain, base); err != nil {
+		return nil, err
+	}
+	n.Changes[u.Name] = d
+	a := &resnet.Adaption{Delta: d}
+	factors := d.Factors()
+	for _, f := range factors {
+		if f.Grad == nil {
+			f.Grad = make([]float32, len(f.Value))
+		}
+		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Grad})
+	}
+	stages := d.Stages()
+	if len(stages) == 0 || !chained(d, n.Options.Batch, size) {
+		return a, nil
+	}
+	b := &resnet.Branch{
+		Load:  func(i int, w []float32) { stages[i].Load(w) },
+		Store: func(i int, g []float32) { stages[i].Store(g) },
+	}
+	if stages[0].AfterBase {
+		k := &conv.Kernel{Shape: stages[0].Shape, Weight: make([]float32, len(stages[0].Factor().Value)), Geometry: stages[0].Geometry}
+		b.Chain = conv.NewDense(k)
+		a.Serial = b
+	} else {
+		b.Chain = d.Chain()
+		a.Parallel = b
+	}
+	return a, nil
+}
+
+// pointwise are the kinds that have no sense of their own for 1×1 kernels.
+var pointwise = map[peft.Kind]bool{
+	peft.LoRAView: true, peft.Spatial: true, peft.CP: true, peft.CP4: true, peft.Tucker2: true, peft.Tucker4: true,
+	peft.TKDCPD: true, peft.Axial: true,
+}
+
+// rank is the method's rank for one kernel: as LoRA's of a 1×1 kernel the first, and
+// nowhere more than the kernel can have.
+func (n *Network) rank(spec peft.Spec, m method) []int {
+	r := slices.Clone(n.Options.Rank)
+	if spec.Kind != m.kind {
+		r = r[:min(1, len(r))]
+		if len(r) == 0 {
+			r = []int{4}
+		}
+	}
+	groups := max(spec.Groups, 1)
+	o, c := spec.Shape[0]/groups, spec.Shape[1]
+	most := func(i, v int) {
+		if i < len(r) {
+			r[i] = min(r[i], v)
+		}
+	}
+	switch spec.Kind {
+	case peft.LoRA:
+		most(0, min(o, c*spec.Shape[2]*spec.Shape[3]))
+	case peft.Tucker2, peft.TKDCPD, peft.Tucker4:
+		most(0, o)
+		most(1, c)
+		if spec.Kind == peft.Tucker4 {
+			most(2, spec.Shape[2])
+			most(3, spec.Shape[3])
+		}
+	}
+	return r
+}
+
+// chained tells whether the chain beside the convolution is cheaper than the kernel's
+// own gradient.
+func chained(d *peft.Delta, batch int, size [2]int) bool {
+	chain, build, base := d.Costs(batch, size[0], size[1])
+	if s := d.Spec(); conv.Fast(s.Shape, s.Geometry) {
+		base /= fastGain
+	}
+	return 3*chain < base+3*build
+}
+
+// fastGain is how many times faster Winograd's method is than the definition: a quarter
+// of the multiplications, and what it takes to get there.
+const fastGain = 2
