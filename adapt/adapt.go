@@ -256,3 +256,12 @@ func chained(d *peft.Delta, batch int, size [2]int) bool {
 // fastGain is how many times faster Winograd's method is than the definition: a quarter
 // of the multiplications, and what it takes to get there.
 const fastGain = 2
+
+// Params is the number of trained values, those of the head among them.
+func (n *Network) Params() int {
+	total := 0
+	for _, p := range n.Learner.Params() {
+		total += p.Len()
+	}
+	return total
+}

@@ -13,6 +13,7 @@
 //	go run ./bench cp
 //	go run ./bench tucker
 //	go run ./bench scaling -plots bench
+//	go run ./bench curves -plots bench/plots
 //
 // The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
 // python3-torch). Nothing else in this repository needs them.
@@ -34,7 +35,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|train|cp|tucker|scaling [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|train|curves|cp|tucker|scaling [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -65,6 +66,8 @@ func main() {
 		err = steps(o)
 	case "train":
 		err = trains(o)
+	case "curves":
+		err = curves(o)
 	case "scaling":
 		err = scaling(o)
 	case "tucker":

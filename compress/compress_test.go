@@ -263,7 +263,7 @@ func TestLayersStopsWithTheContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	k := kernel(t, [4]int{8, 8, 3, 3}, 2, 0, conv.Geometry{})
-	for _, m := range []Method{Tucker, CP, TKDCPD, SVD} {
+	for _, m := range []Method{Auto, Tucker, CP, TKDCPD, SVD} {
 		if _, err := Layers(ctx, []Target{{Chain: conv.NewDense(k)}}, Options{Method: m, Rank: rank(t, "fixed=2")}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s gave %v", m, err)
 		}
@@ -272,8 +272,8 @@ func TestLayersStopsWithTheContext(t *testing.T) {
 
 func TestCompressingAgainStartsFromTheChain(t *testing.T) {
 	k := kernel(t, [4]int{32, 32, 3, 3}, 16, 0.2, conv.Geometry{})
-	first := one(t, k, Options{Rank: rank(t, "fixed=12")})
-	again, err := Layers(t.Context(), []Target{{Name: "layer", Chain: first.Chain, H: 8, W: 8}}, Options{Rank: rank(t, "fixed=6")})
+	first := one(t, k, Options{Method: Tucker, Rank: rank(t, "fixed=12")})
+	again, err := Layers(t.Context(), []Target{{Name: "layer", Chain: first.Chain, H: 8, W: 8}}, Options{Method: Tucker, Rank: rank(t, "fixed=6")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ type Target struct {
 
 // Options are the knobs of Layers.
 type Options struct {
-	Method Method // "" means Tucker
+	Method Method // "" means Auto
 	Rank   Rank
 	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
 	// '*' matches dots too; empty means every convolution.
@@ -104,10 +104,16 @@ func Compressible(k *conv.Kernel) (bool, string) {
 // makes no sense or a pattern names no target.
 func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error) {
 	if opt.Method == "" {
-		opt.Method = Tucker
+		opt.Method = Auto
 	}
 	if _, err := ParseMethod(string(opt.Method)); err != nil {
 		return nil, err
+	}
+	if opt.Method == Auto {
+		opt.Method = TKDCPD
+		if opt.Stability == 0 {
+			opt.Stability = 1.02
+		}
 	}
 	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != TKDCPD) {
 		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)

@@ -21,15 +21,17 @@ const (
 	CP     Method = "cp"
 	TKDCPD Method = "tkdcpd"
 	SVD    Method = "svd"
+	// Auto is TKDCPD, which tries CP of the whole too, corrected (Stability 1.02).
+	Auto Method = "auto"
 )
 
 // ParseMethod reads a method's name.
 func ParseMethod(s string) (Method, error) {
 	switch m := Method(s); m {
-	case Tucker, CP, TKDCPD, SVD:
+	case Auto, Tucker, CP, TKDCPD, SVD:
 		return m, nil
 	}
-	return "", fmt.Errorf("%w: method %q; want tucker, cp, tkdcpd or svd", ErrOption, s)
+	return "", fmt.Errorf("%w: method %q; want auto, tucker, cp, tkdcpd or svd", ErrOption, s)
 }
 
 // Rule is a way to choose ranks.

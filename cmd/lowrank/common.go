@@ -30,9 +30,16 @@ func (f *modelFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
 }
 
-// read reads a file and refuses NaN and infinities, which no decomposition and
-// no network can use.
+// readFinite reads a file, or the embedded network, and refuses NaN and infinities,
+// which no decomposition and no network can use.
 func readFinite(path string) (*model.StateDict, error) {
+	if path == embeddedName {
+		net, err := resnet.Embedded()
+		if err != nil {
+			return nil, err
+		}
+		return net.StateDict()
+	}
 	sd, err := model.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -41,6 +48,17 @@ func readFinite(path string) (*model.StateDict, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return sd, nil
+}
+
+// embeddedName stands for the network in the program.
+const embeddedName = "embedded"
+
+// argument is the model that the arguments name, the embedded one if they name none.
+func argument(args []string) string {
+	if len(args) == 0 {
+		return embeddedName
+	}
+	return args[0]
 }
 
 func (f *modelFlags) net(path string) (*resnet.Net, error) {
@@ -68,6 +86,13 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
 	cmd.Flags().IntVar(&f.limit, "limit", 0, "use N images spread evenly over the data, 0 for all")
 	cmd.Flags().IntVar(&f.batch, "batch", 0, "images run at a time, 0 for a default")
+}
+
+// forModel sets the data where none are named and the network is the embedded one.
+func (f *dataFlags) forModel(path string) {
+	if f.data == "" && path == embeddedName {
+		f.data = resnet.EmbeddedData
+	}
 }
 
 // open opens the data; close it after use.

@@ -59,11 +59,12 @@ type compressFlags struct {
 func newCompress() *cobra.Command {
 	var f compressFlags
 	cmd := &cobra.Command{
-		Use:   "compress MODEL -o OUT",
+		Use:   "compress [MODEL] -o OUT",
 		Short: "Replace convolutions by chains of smaller ones",
 		Long: `Factorises the convolutions of a trained network and writes a smaller network.
 MODEL is a PyTorch checkpoint (.pth, .pt, .th), a safetensors file, or an output
-of an earlier compress; OUT is a safetensors file from which the network is
+of an earlier compress, or, where it is left out or "embedded", the network in the
+program, whose data are glyphs:letters; OUT is a safetensors file from which the network is
 rebuilt, its factors under the names of an nn.Sequential of Conv2d.
 
 Ranks (--rank):
@@ -90,20 +91,21 @@ before and after, on its test split.
 training images. --finetune EPOCHS trains all of it on the training split, with the
 outputs of the network as it was for a teacher (--teaching). The checkpoint of that
 lies beside OUT, and --resume goes on from it.`,
-		Example: `  lowrank compress resnet20.th --method tucker --rank energy=0.9 -o small.safetensors
+		Example: `  lowrank compress -o small.safetensors
+  lowrank compress resnet20.th --method tucker --rank energy=0.9 -o small.safetensors
   lowrank compress resnet18.pth --rank vbmf --layers 'layer3.*' --layers 'layer4.*' \
       --data folder:images.zip -o small.safetensors
   lowrank compress resnet20.th --method tkdcpd --rank ratio=0.3 --data cifar10:cifar-10-batches-bin \
       --finetune 5 -o small.safetensors`,
-		Args: exactly(1, "a model file"),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+		Args: atMost(1, "at most a model file"),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, argument(args)) },
 	}
 	f.modelFlags.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.method, "method", "tucker", "tucker, cp, tkdcpd or svd")
-	fl.StringVar(&f.rank, "rank", "vbmf", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
+	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
+	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
 	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
@@ -114,6 +116,9 @@ lies beside OUT, and --resume goes on from it.`,
 }
 
 func (f *compressFlags) run(cmd *cobra.Command, path string) error {
+	if !f.kernels {
+		f.dataFlags.forModel(path)
+	}
 	method, err := compress.ParseMethod(f.method)
 	if err != nil {
 		return err
@@ -124,13 +129,16 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.stability == "" {
 		f.stability = "none"
-		if method == compress.TKDCPD {
+		if method == compress.TKDCPD || method == compress.Auto {
 			f.stability = "epc"
 		}
 	}
 	stability, err := parseStability(f.stability)
 	if err != nil {
 		return err
+	}
+	if method == compress.Auto {
+		method = compress.TKDCPD // with the correction that the flags say
 	}
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")

@@ -23,20 +23,25 @@ func newEval() *cobra.Command {
 	var mf modelFlags
 	var df dataFlags
 	cmd := &cobra.Command{
-		Use:   "eval MODEL --data DATA",
+		Use:   "eval [MODEL] [--data DATA]",
 		Short: "Score a network on labelled images",
 		Long: `Runs a residual network over labelled images and reports top-1 and top-5
 accuracy, the mean cross-entropy, parameters and multiply-accumulates. MODEL is
-a PyTorch checkpoint, a safetensors file, or an output of compress.`,
-		Example: `  lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
+a PyTorch checkpoint, a safetensors file, an output of compress or train, or, where
+it is left out or "embedded", the network in the program, whose data are
+glyphs:letters.`,
+		Example: `  lowrank eval
+  lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
   lowrank eval small.safetensors --data folder:images.zip --json
   lowrank eval letters.safetensors --data glyphs:letters`,
-		Args: exactly(1, "a model file"),
+		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			path := argument(args)
+			df.forModel(path)
 			if df.data == "" {
 				return usagef("eval needs --data; see lowrank eval --help")
 			}
-			net, err := mf.net(args[0])
+			net, err := mf.net(path)
 			if err != nil {
 				return err
 			}

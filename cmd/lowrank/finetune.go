@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
@@ -89,9 +87,7 @@ func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, vali
 		if err != nil {
 			return nil, err
 		}
-		job.Teacher = func(ctx context.Context, x *conv.Map, workers int) ([]float32, error) {
-			return teacher.Forward(ctx, x, workers)
-		}
+		job.Teacher = teacher.Forward
 	}
 	job.Checkpoint, job.Log, _ = trainingFiles(f.out)
 	if !f.resume {

@@ -40,19 +40,22 @@ func newInspect() *cobra.Command {
 	var mf modelFlags
 	var noVBMF bool
 	cmd := &cobra.Command{
-		Use:   "inspect MODEL",
+		Use:   "inspect [MODEL]",
 		Short: "Show a network's layers and what can be compressed",
 		Long: `Lists the convolutions and linear layers of a network with their shapes,
 parameters, multiply-accumulates, and the ranks that analytic variational Bayes
 finds in their unfoldings (output mode, input mode), and says what can be
 compressed and why the rest can't. MODEL is a PyTorch checkpoint, a safetensors
-file, an output of compress, a .npz file, or a .npy file or directory of them.
+file, an output of compress or train, a .npz file, or a .npy file or directory of
+them; or, where it is left out or "embedded", the network in the program.
 Where the network is not known its kernels are listed without costs.`,
-		Example: `  lowrank inspect resnet20.th
+		Example: `  lowrank inspect
+  lowrank inspect resnet20.th
   lowrank inspect model.safetensors --json`,
-		Args: exactly(1, "a model file"),
+		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			sd, err := readFinite(args[0])
+			path := argument(args)
+			sd, err := readFinite(path)
 			if err != nil {
 				return err
 			}
@@ -68,10 +71,10 @@ Where the network is not known its kernels are listed without costs.`,
 				r.Note, r.Params = err.Error(), sd.Elements()
 				var kerr error
 				if targets, kerr = compress.Kernels(sd); kerr != nil {
-					return fmt.Errorf("%s: %w; %w", args[0], err, kerr)
+					return fmt.Errorf("%s: %w; %w", path, err, kerr)
 				}
 			default:
-				return fmt.Errorf("%s: %w", args[0], err)
+				return fmt.Errorf("%s: %w", path, err)
 			}
 			line := progressLine(cmd, "layers")
 			for i, t := range targets {

@@ -185,7 +185,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-	} else if net, err = f.net(args[0]); err != nil {
+	} else if net, err = f.net(argument(args)); err != nil {
 		return err
 	} else if net.Classes != data.Classes() {
 		if err := net.SetHead(data.Classes(), f.Seed); err != nil {

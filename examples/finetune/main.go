@@ -1,0 +1,90 @@
+// Command finetune compresses the network that comes with lowrank to a third of its
+// weights, and trains what is left for one short epoch with the network as it was for
+// a teacher.
+//
+//	go run ./examples/finetune
+package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/lowrank-go/lowrank/compress"
+	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/train"
+)
+
+func main() {
+	log.SetFlags(0)
+	if err := run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	net, err := resnet.Embedded()
+	if err != nil {
+		return err
+	}
+	results, err := compress.Layers(ctx, compress.Sites(net), compress.Options{
+		Method:    compress.CP,
+		Rank:      compress.Rank{Rule: compress.Ratio, Value: 1. / 3},
+		Stability: 1.02, // corrected, so that it can be fine-tuned
+	})
+	if err != nil {
+		return err
+	}
+	small := net.Clone()
+	for _, r := range results {
+		if r.Reason == "" {
+			if err := small.Replace(r.Name, r.Chain); err != nil {
+				return err
+			}
+		}
+	}
+	test, err := dataset.Open(resnet.EmbeddedData, dataset.Options{Limit: 500})
+	if err != nil {
+		return err
+	}
+	score := func(what string, n *resnet.Net) error {
+		p, err := n.Compile()
+		if err != nil {
+			return err
+		}
+		s, err := resnet.Evaluate(ctx, p, test, resnet.EvalOptions{})
+		fmt.Printf("%-12s %7d parameters, %8d MACs, %.1f %% right\n", what, n.Params(), n.MACs(), 100*s.Accuracy())
+		return err
+	}
+	if err := score("as it was", net); err != nil {
+		return err
+	}
+	if err := score("compressed", small); err != nil {
+		return err
+	}
+
+	data, err := dataset.Open(resnet.EmbeddedData, dataset.Options{Split: dataset.Train, Limit: 4000})
+	if err != nil {
+		return err
+	}
+	learner, err := small.NewLearner(resnet.LearnerOptions{})
+	if err != nil {
+		return err
+	}
+	teacher, err := net.Compile()
+	if err != nil {
+		return err
+	}
+	job := &train.Job{
+		Learner: learner, Data: data, Preprocess: net.Preprocess, Teacher: teacher.Forward,
+		Recipe: train.Recipe{Epochs: 1, Batch: 64, Rate: 0.02, Momentum: 0.9, Warmup: .2, Teaching: .5, Augment: dataset.Augment{Pad: 4}},
+	}
+	if _, err := job.Run(ctx); err != nil {
+		return err
+	}
+	if small, err = learner.Net(); err != nil {
+		return err
+	}
+	return score("fine-tuned", small)
+}
