@@ -52,13 +52,17 @@ Where the network is not known its kernels are listed without costs.`,
   lowrank inspect model.safetensors --json`,
 		Args: exactly(1, "a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			opt, err := mf.options()
+			if err != nil {
+				return err
+			}
 			sd, err := readFinite(args[0])
 			if err != nil {
 				return err
 			}
 			var r inspectReport
 			var targets []compress.Target
-			net, err := resnet.Load(sd, resnet.Options{StrideFirst: mf.strideFirst})
+			net, err := resnet.Load(sd, opt)
 			switch {
 			case err == nil:
 				macs := net.MACs()
