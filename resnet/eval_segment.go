@@ -87,11 +87,11 @@ func (s SegmentationScore) PixelAccuracy() float64 {
 func EvaluateSegmentation(ctx context.Context, p *Program, set dataset.Set, opt EvalOptions) (SegmentationScore, error) {
 	var score SegmentationScore
 	net := p.Net()
-	if !net.Segment {
-		return score, fmt.Errorf("%w: %s classifies images, and pixels are to be told apart", ErrTask, net.Arch)
-	}
 	if _, ok := set.(dataset.Segmented); !ok {
 		return score, fmt.Errorf("%w: the pixels of %s have no classes, which a segmentation network tells apart", ErrTask, set.Name())
+	}
+	if !net.Segment {
+		return score, fmt.Errorf("%w: %s classifies images, and %s has a class for every pixel", ErrTask, net.Arch, set.Name())
 	}
 	if err := opt.prepare(net, set); err != nil {
 		return score, err

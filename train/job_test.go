@@ -87,14 +87,19 @@ func values(t testing.TB, l *resnet.Learner) []float32 {
 	return all
 }
 
+// program is what l has learnt so far, to be run on what preprocess gives.
+func program(l *resnet.Learner) (*resnet.Program, error) {
+	n, err := l.Net()
+	if err != nil {
+		return nil, err
+	}
+	n.Preprocess = preprocess
+	return n.Compile()
+}
+
 func validator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.Score, error) {
 	return func(ctx context.Context) (resnet.Score, error) {
-		n, err := l.Net()
-		if err != nil {
-			return resnet.Score{}, err
-		}
-		n.Preprocess = preprocess
-		p, err := n.Compile()
+		p, err := program(l)
 		if err != nil {
 			return resnet.Score{}, err
 		}

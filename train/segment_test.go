@@ -68,12 +68,7 @@ func segmenter(t testing.TB) *resnet.Net {
 
 func segmentValidator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.SegmentationScore, error) {
 	return func(ctx context.Context) (resnet.SegmentationScore, error) {
-		n, err := l.Net()
-		if err != nil {
-			return resnet.SegmentationScore{}, err
-		}
-		n.Preprocess = preprocess
-		p, err := n.Compile()
+		p, err := program(l)
 		if err != nil {
 			return resnet.SegmentationScore{}, err
 		}
