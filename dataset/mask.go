@@ -1,5 +1,7 @@
 package dataset
 
+import "fmt"
+
 // Ignore is the class of pixels that no class is known of, and that neither
 // train nor count.
 const Ignore = 255
@@ -37,4 +39,17 @@ func newSubset(s Set, indices []int) Set {
 		return &segmentedSubset{subset{s, indices}}
 	}
 	return &subset{s, indices}
+}
+
+// CheckMasks reports the first pixel of the batch's masks whose class is neither
+// below classes nor Ignore. The error wraps ErrFormat.
+func (b Batch) CheckMasks(classes int) error {
+	size := b.W * b.H
+	for i := range b.Labels {
+		m := Mask{W: b.W, H: b.H, Class: b.Masks[i*size : (i+1)*size]}
+		if err := m.validate(classes); err != nil {
+			return fmt.Errorf("%w (of the input of image %d in the order)", err, b.First+i)
+		}
+	}
+	return nil
 }

@@ -9,6 +9,12 @@
 // or projections). Depth and widths are read off the tensors, so a network that
 // is wider or deeper than the published ones is recognised too.
 //
+// Known too are segmentation networks on these: the last stages dilated in place of
+// striding, and torchvision's fully convolutional head (fcn_resnet50's names; the
+// auxiliary head of a checkpoint is dropped, and there is no dropout). Layers are
+// called what they are in the classifier, without torchvision's "backbone.".
+// [Net.SetSegmentation] makes one of a classifier, [EvaluateSegmentation] scores it.
+//
 // [Load] makes a [Net], the trained thing: chains, batch norms, configuration.
 // [Net.Compile] makes a [Program], the running thing: batch norms folded into
 // the convolutions before them, weights laid out for the kernels, eval mode

@@ -29,7 +29,7 @@ func (s Score) Accuracy() float64 { return float64(s.Top1) / float64(max(s.Sampl
 // Top5Accuracy is Top5 over Samples.
 func (s Score) Top5Accuracy() float64 { return float64(s.Top5) / float64(max(s.Samples, 1)) }
 
-// EvalOptions are the knobs of Evaluate; zeros are the defaults.
+// EvalOptions are the knobs of Evaluate and EvaluateSegmentation; zeros are the defaults.
 type EvalOptions struct {
 	// Batch is the number of images run at a time; 0 means 64 for networks of
 	// 32×32 and 16 for larger ones.
@@ -40,21 +40,33 @@ type EvalOptions struct {
 	Progress func(done, total int)
 }
 
-// Evaluate runs p over the whole of set, preprocessed as the network's
-// configuration says, and counts. The result does not depend on Workers.
-func Evaluate(ctx context.Context, p *Program, set dataset.Set, opt EvalOptions) (Score, error) {
-	net := p.Net()
+// prepare checks that set is one for net and fills in what depends on it.
+func (o *EvalOptions) prepare(net *Net, set dataset.Set) error {
 	if set.Len() == 0 {
-		return Score{}, fmt.Errorf("resnet: %s holds no images", set.Name())
+		return fmt.Errorf("resnet: %s holds no images", set.Name())
 	}
 	if set.Classes() > net.Classes {
-		return Score{}, fmt.Errorf("resnet: %s has %d classes, the network tells %d apart", set.Name(), set.Classes(), net.Classes)
+		return fmt.Errorf("resnet: %s has %d classes, the network tells %d apart", set.Name(), set.Classes(), net.Classes)
 	}
-	if opt.Batch <= 0 {
-		opt.Batch = 16
+	if o.Batch <= 0 {
+		o.Batch = 16
 		if net.CIFAR {
-			opt.Batch = 64
+			o.Batch = 64
 		}
+	}
+	return nil
+}
+
+// Evaluate runs p over the whole of set, preprocessed as the network's
+// configuration says, and counts. The result does not depend on Workers. The error
+// wraps ErrTask if p is a segmentation network.
+func Evaluate(ctx context.Context, p *Program, set dataset.Set, opt EvalOptions) (Score, error) {
+	net := p.Net()
+	if net.Segment {
+		return Score{}, fmt.Errorf("%w: %s is a segmentation network, and images are to be classified", ErrTask, net.Arch)
+	}
+	if err := opt.prepare(net, set); err != nil {
+		return Score{}, err
 	}
 	score := Score{Correct: make([]bool, 0, set.Len())}
 	var loss float64

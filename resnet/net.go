@@ -29,7 +29,7 @@ type Config struct {
 	// Nothing in a checkpoint tells the two apart.
 	StrideFirst bool `json:"stride_first,omitempty"`
 	// Dilate is how many of the last stages keep the resolution of their input and
-	// dilate in place of striding, fewer than all: each doubles the dilation of the
+	// dilate in place of striding, fewer than all and at most three: each doubles the dilation of the
 	// 3×3 convolutions, from its second block on (torchvision's
 	// replace_stride_with_dilation, which is for bottlenecks; blocks of two 3×3
 	// convolutions follow the same rule, both convolutions alike).

@@ -136,6 +136,27 @@ func randomChain(rng *rand.Rand, c *conv.Chain) *conv.Chain {
 	}}
 }
 
+// reload is net by way of a file, which knows what options say of others.
+func reload(t *testing.T, net *Net) *Net {
+	t.Helper()
+	sd, err := net.StateDict()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "net.safetensors")
+	if err := model.WriteSafetensors(path, sd); err != nil {
+		t.Fatal(err)
+	}
+	if sd, err = model.ReadFile(path); err != nil {
+		t.Fatal(err)
+	}
+	back, err := Load(sd, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return back
+}
+
 func TestANetworkSurvivesItsFile(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range fixtures {
@@ -148,22 +169,7 @@ func TestANetworkSurvivesItsFile(t *testing.T) {
 					}
 				}
 			}
-			sd, err := net.StateDict()
-			if err != nil {
-				t.Fatal(err)
-			}
-			path := filepath.Join(t.TempDir(), "net.safetensors")
-			if err := model.WriteSafetensors(path, sd); err != nil {
-				t.Fatal(err)
-			}
-			if sd, err = model.ReadFile(path); err != nil {
-				t.Fatal(err)
-			}
-			// The file knows the stride's place: the option must not matter.
-			back, err := Load(sd, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			back := reload(t, net)
 			if back.Params() != net.Params() || back.MACs() != net.MACs() || back.Arch != net.Arch {
 				t.Errorf("%s of %d parameters came back as %s of %d", net.Arch, net.Params(), back.Arch, back.Params())
 			}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -187,21 +186,7 @@ func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 		if net.Params() == dense {
 			t.Error("no layer was replaced")
 		}
-		sd, err := net.StateDict()
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "net.safetensors")
-		if err := model.WriteSafetensors(path, sd); err != nil {
-			t.Fatal(err)
-		}
-		if sd, err = model.ReadFile(path); err != nil {
-			t.Fatal(err)
-		}
-		back, err := Load(sd, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		back := reload(t, net)
 		if back.Params() != net.Params() || back.MACs() != net.MACs() || back.Dilate != f.dilate || !back.Segment {
 			t.Errorf("%s: %+v came back as %+v", f.name, net.Config, back.Config)
 		}
@@ -277,14 +262,7 @@ func TestAClassifierBecomesASegmentationNetworkWithItsChains(t *testing.T) {
 			if e := relative(logits(t, dense, x, 1), got); e > 1e-4 {
 				t.Errorf("%s dilated by %d: chains and kernels differ by %g", f.name, dilate, e)
 			}
-			sd, err := seg.StateDict()
-			if err != nil {
-				t.Fatal(err)
-			}
-			back, err := Load(sd, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			back := reload(t, seg)
 			if !slices.Equal(logits(t, back, x, 1), got) {
 				t.Errorf("%s dilated by %d came back as another", f.name, dilate)
 			}

@@ -65,6 +65,9 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 		return err
 	}
 	units := n.all()
+	if n.Dilate != l.net.Dilate {
+		return fmt.Errorf("%w: a state of a network with %d stages dilated, the learner's has %d", conv.ErrShape, n.Dilate, l.net.Dilate)
+	}
 	if len(units) != len(l.units) {
 		return fmt.Errorf("%w: a state of %s for a learner of %s", conv.ErrShape, n.Arch, l.net.Arch)
 	}

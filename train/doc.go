@@ -1,4 +1,4 @@
-// Package train trains a network on labelled images: it makes batches, steps an
+// Package train trains a network on labelled images, or on images with masks: it makes batches, steps an
 // optimiser along a schedule, writes checkpoints from which a run goes on bit for
 // bit, and keeps a log.
 //

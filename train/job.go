@@ -24,11 +24,13 @@ var ErrDiverged = errors.New("train: diverged")
 
 // Learner is what a job trains; a *resnet.Learner is one.
 type Learner interface {
-	// Forward gives Classes logits for each image of x; Backward then computes the
+	// Forward gives Classes logits for each image of x, or, where Segments, for each
+	// pixel; Backward then computes the
 	// gradients of the parameters from that of the logits.
 	Forward(ctx context.Context, x *conv.Map, workers int) ([]float32, error)
 	Backward(ctx context.Context, gradient []float32, workers int) error
 	Classes() int
+	Segments() bool
 	Params() []*resnet.Param
 	// Statistics are values that Forward changes.
 	Statistics() [][]float32
@@ -41,7 +43,9 @@ type Learner interface {
 	SetState(*model.StateDict) error
 }
 
-// Job is a training run.
+// Job is a training run. Where the learner segments, Data must be a
+// dataset.Segmented; its pixels of class dataset.Ignore neither teach nor count, and
+// there is no mixup.
 type Job struct {
 	Learner    Learner
 	Data       dataset.Set
@@ -50,8 +54,11 @@ type Job struct {
 	// Validate, where not nil, is called after each epoch, while the learner has the
 	// weights that would come out.
 	Validate func(ctx context.Context) (resnet.Score, error)
-	// Teacher, where not nil, gives logits for Recipe.Teaching. What it returns need
-	// stay valid until its next call only.
+	// ValidateSegmentation is in place of Validate where the learner segments.
+	ValidateSegmentation func(ctx context.Context) (resnet.SegmentationScore, error)
+	// Teacher, where not nil, gives logits for Recipe.Teaching, of pixels where the
+	// learner segments, those to ignore among them. What it returns need stay valid
+	// until its next call only.
 	Teacher func(ctx context.Context, x *conv.Map, workers int) ([]float32, error)
 	// Checkpoint, where not "", is a file that is written after each epoch, whenever
 	// Every has passed (0 means a minute), and when the context ends.
@@ -73,7 +80,7 @@ type Job struct {
 type Progress struct {
 	// Epoch and Step are being worked on, counted from 1; Step is within the epoch.
 	Epoch, Epochs, Step, Steps int
-	// Loss and Accuracy are means over the epoch so far.
+	// Loss and Accuracy are means over the epoch so far, of images or of pixels.
 	Loss, Accuracy float64
 	// Rate is in images a second, over what this process did.
 	Rate float64
@@ -83,11 +90,13 @@ type Progress struct {
 type Epoch struct {
 	Epoch    int     `json:"epoch"` // counted from 1
 	Rate     float64 `json:"rate"`  // the learning rate of its last step
-	Loss     float64 `json:"loss"`  // mean over its images, as they were seen
+	Loss     float64 `json:"loss"`  // mean over its images, or their pixels, as they were seen
 	Accuracy float64 `json:"accuracy"`
-	// The validation's; nil without one.
+	// The validation's; nil without one. ValMIoU is the mean intersection over union
+	// where the learner segments; ValAccuracy is then that of the pixels.
 	ValLoss         *float64 `json:"val_loss,omitempty"`
 	ValAccuracy     *float64 `json:"val_accuracy,omitempty"`
+	ValMIoU         *float64 `json:"val_miou,omitempty"`
 	Seconds         float64  `json:"seconds"` // of training
 	ImagesPerSecond float64  `json:"images_per_second"`
 }
@@ -103,9 +112,10 @@ type position struct {
 	Epoch int `json:"epoch"`
 	Step  int `json:"step"`
 	// Of the epoch's steps so far.
-	Loss    float64 `json:"loss"` // summed over images
+	Loss    float64 `json:"loss"` // summed over images, or counted pixels
 	Correct int     `json:"correct"`
-	Seen    int     `json:"seen"`
+	Seen    int     `json:"seen"`             // images
+	Pixels  int     `json:"pixels,omitempty"` // that were counted
 	Seconds float64 `json:"seconds"`
 	History []Epoch `json:"history"`
 }
@@ -127,6 +137,7 @@ type run struct {
 	x        *conv.Map
 	gradient []float32
 	second   []float32
+	given    []uint8 // the classes of pixels
 }
 
 // Run trains, and leaves the learner with the weights that come out: the last, or
@@ -144,6 +155,9 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	}
 	if c := j.Learner.Classes(); j.Data.Classes() > c {
 		return nil, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", ErrRecipe, j.Data.Name(), j.Data.Classes(), c)
+	}
+	if err := j.checkTask(); err != nil {
+		return nil, err
 	}
 	if j.Teacher == nil {
 		r.recipe.Teaching = 0
@@ -190,7 +204,7 @@ func (r *run) epoch(ctx context.Context) error {
 	order := r.stream(orderStream, r.Epoch).Perm(r.Images)
 	began, seen := time.Now(), 0
 	for b, err := range dataset.TrainBatches(ctx, r.Data, r.Preprocess, dataset.Epoch{
-		Order: order, Batch: r.recipe.Batch, Skip: r.Step, Augment: r.recipe.Augment, Seed: r.recipe.Seed, Number: uint64(r.Epoch), Workers: r.Workers,
+		Order: order, Batch: r.recipe.Batch, Skip: r.Step, Augment: r.recipe.Augment, Seed: r.recipe.Seed, Number: uint64(r.Epoch), Masks: r.Learner.Segments(), Workers: r.Workers,
 	}) {
 		if err != nil {
 			return err
@@ -206,7 +220,7 @@ func (r *run) epoch(ctx context.Context) error {
 		if r.Progress != nil {
 			r.Progress(Progress{
 				Epoch: r.Epoch + 1, Epochs: r.recipe.Epochs, Step: r.Step, Steps: r.steps,
-				Loss: r.Loss / float64(r.Seen), Accuracy: float64(r.Correct) / float64(r.Seen),
+				Loss: r.Loss / r.counted(), Accuracy: float64(r.Correct) / r.counted(),
 				Rate: float64(seen) / time.Since(began).Seconds(),
 			})
 		}
@@ -221,29 +235,38 @@ func (r *run) epoch(ctx context.Context) error {
 		}
 	}
 	e := Epoch{
-		Epoch: r.Epoch + 1, Rate: r.recipe.rate(r.Epoch*r.steps+r.steps-1, r.steps), Loss: r.Loss / float64(r.Seen),
-		Accuracy: float64(r.Correct) / float64(r.Seen), Seconds: r.Seconds, ImagesPerSecond: float64(r.Seen) / r.Seconds,
+		Epoch: r.Epoch + 1, Rate: r.recipe.rate(r.Epoch*r.steps+r.steps-1, r.steps), Loss: r.Loss / r.counted(),
+		Accuracy: float64(r.Correct) / r.counted(), Seconds: r.Seconds, ImagesPerSecond: float64(r.Seen) / r.Seconds,
 	}
-	if r.Validate != nil {
-		err := r.avg.with(r.Learner, func() error {
-			score, err := r.Validate(ctx)
-			if err != nil {
-				return err
-			}
-			loss, accuracy := score.Loss, score.Accuracy()
-			e.ValLoss, e.ValAccuracy = &loss, &accuracy
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if err := r.avg.with(r.Learner, func() error { return r.validate(ctx, &e) }); err != nil {
+		return err
 	}
 	r.History = append(r.History, e)
-	r.Epoch, r.Step, r.Loss, r.Correct, r.Seen, r.Seconds = r.Epoch+1, 0, 0, 0, 0, 0
+	r.Epoch, r.Step, r.Loss, r.Correct, r.Seen, r.Pixels, r.Seconds = r.Epoch+1, 0, 0, 0, 0, 0, 0
 	if err := r.save(); err != nil {
 		return err
 	}
 	return r.log()
+}
+
+// validate adds the validation's figures to an epoch's.
+func (r *run) validate(ctx context.Context, e *Epoch) error {
+	segments := r.Learner.Segments()
+	switch {
+	case segments && r.ValidateSegmentation != nil:
+		score, err := r.ValidateSegmentation(ctx)
+		if err != nil {
+			return err
+		}
+		e.ValLoss, e.ValAccuracy, e.ValMIoU = new(score.Loss), new(score.PixelAccuracy()), new(score.MeanIoU())
+	case !segments && r.Validate != nil:
+		score, err := r.Validate(ctx)
+		if err != nil {
+			return err
+		}
+		e.ValLoss, e.ValAccuracy = new(score.Loss), new(score.Accuracy())
+	}
+	return nil
 }
 
 // step is one step of the optimiser.
@@ -251,10 +274,8 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	classes := r.Learner.Classes()
 	n := len(b.Labels)
 	at := r.Epoch*r.steps + r.Step
-	for i, label := range b.Labels {
-		if label < 0 || label >= classes {
-			return fmt.Errorf("%w: label %d of an image of %s; the network tells %d classes apart, from 0 (image %d of the batch)", dataset.ErrFormat, label, r.Data.Name(), classes, i)
-		}
+	if err := r.checkLabels(b); err != nil {
+		return err
 	}
 	x := &conv.Map{N: n, H: b.H, W: b.W, C: 3, Data: b.X}
 	share, partners := 1., b.Labels
@@ -269,7 +290,7 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 		r.gradient, r.second = make([]float32, len(logits)), make([]float32, len(logits))
 	}
 	g := r.gradient[:len(logits)]
-	loss := nn.CrossEntropy(g, logits, b.Labels, classes, r.recipe.Smoothing, r.Workers)
+	loss, counted := r.loss(g, logits, b)
 	if share < 1 {
 		other := nn.CrossEntropy(r.second[:len(logits)], logits, partners, classes, r.recipe.Smoothing, r.Workers)
 		loss = r.blend(g, loss, other, 1-share)
@@ -280,7 +301,7 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 			return fmt.Errorf("teacher: %w", err)
 		}
 		if len(taught) != len(logits) {
-			return fmt.Errorf("%w: the teacher gives %d logits for %d×%d", ErrRecipe, len(taught), n, classes)
+			return fmt.Errorf("%w: the teacher gives %d logits for %d×%d", ErrRecipe, len(taught), len(logits)/classes, classes)
 		}
 		other := nn.Distill(r.second[:len(logits)], logits, taught, classes, r.recipe.Temperature, r.Workers)
 		loss = r.blend(g, loss, other, r.recipe.Teaching)
@@ -289,11 +310,7 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	if math.IsNaN(loss) || math.IsInf(loss, 0) {
 		return r.diverged(loss, rate)
 	}
-	for i, label := range b.Labels {
-		if best(logits[i*classes:(i+1)*classes]) == label {
-			r.Correct++
-		}
-	}
+	r.Correct += r.correct(logits, b)
 	if err := r.Learner.Backward(ctx, g, r.Workers); err != nil {
 		return err
 	}
@@ -301,8 +318,11 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	r.opt.step(at+1, rate, r.Workers)
 	r.Learner.Updated()
 	r.avg.add(at+1, r.Workers)
-	r.Loss += loss * float64(n)
+	r.Loss += loss * float64(counted)
 	r.Seen += n
+	if r.Learner.Segments() {
+		r.Pixels += counted
+	}
 	r.Step++
 	return nil
 }

@@ -87,14 +87,19 @@ func values(t testing.TB, l *resnet.Learner) []float32 {
 	return all
 }
 
+// program is what l has learnt so far, to be run on what preprocess gives.
+func program(l *resnet.Learner) (*resnet.Program, error) {
+	n, err := l.Net()
+	if err != nil {
+		return nil, err
+	}
+	n.Preprocess = preprocess
+	return n.Compile()
+}
+
 func validator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.Score, error) {
 	return func(ctx context.Context) (resnet.Score, error) {
-		n, err := l.Net()
-		if err != nil {
-			return resnet.Score{}, err
-		}
-		n.Preprocess = preprocess
-		p, err := n.Compile()
+		p, err := program(l)
 		if err != nil {
 			return resnet.Score{}, err
 		}
@@ -149,44 +154,52 @@ func TestResumingGivesTheSameBits(t *testing.T) {
 				}
 			}
 		}
-		whole := newLearner(t, net, resnet.LearnerOptions{})
-		job := Job{Learner: whole, Data: data, Preprocess: preprocess, Recipe: recipe, Validate: validator(whole, data), Workers: 1}
-		want, err := job.Run(t.Context())
-		if err != nil {
+		checkResuming(t, rt, net, Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *resnet.Learner) { j.Validate = validator(l, data) })
+	})
+}
+
+// checkResuming runs a job on learners of net, in one go and broken off at random.
+func checkResuming(t *testing.T, rt *rapid.T, net *resnet.Net, job Job, validate func(*Job, *resnet.Learner)) {
+	whole := newLearner(t, net, resnet.LearnerOptions{})
+	job.Learner, job.Workers = whole, 1
+	validate(&job, whole)
+	want, err := job.Run(t.Context())
+	if err != nil {
+		rt.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "checkpoint")
+	os.Remove(path)
+	var got []Epoch
+	var l *resnet.Learner
+	for breaks := 0; ; breaks++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		l = newLearner(t, net, resnet.LearnerOptions{})
+		left := rapid.IntRange(1, 9).Draw(rt, "steps")
+		part := job
+		part.Learner, part.Workers, part.Checkpoint, part.Resume = l, 2, path, true
+		part.Progress = func(Progress) {
+			if left--; left == 0 {
+				cancel()
+			}
+		}
+		validate(&part, l)
+		got, err = part.Run(ctx)
+		cancel()
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, context.Canceled) {
 			rt.Fatal(err)
 		}
-		path := filepath.Join(t.TempDir(), "checkpoint")
-		os.Remove(path)
-		var got []Epoch
-		var l *resnet.Learner
-		for breaks := 0; ; breaks++ {
-			ctx, cancel := context.WithCancel(t.Context())
-			l = newLearner(t, net, resnet.LearnerOptions{})
-			left := rapid.IntRange(1, 9).Draw(rt, "steps")
-			part := Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: recipe, Validate: validator(l, data), Workers: 2, Checkpoint: path, Resume: true,
-				Progress: func(Progress) {
-					if left--; left == 0 {
-						cancel()
-					}
-				}}
-			got, err = part.Run(ctx)
-			cancel()
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, context.Canceled) {
-				rt.Fatal(err)
-			}
+	}
+	if !slices.Equal(values(t, l), values(t, whole)) {
+		rt.Error("the weights differ")
+	}
+	for i, e := range got {
+		if w := want[i]; e.Loss != w.Loss || e.Accuracy != w.Accuracy || *e.ValLoss != *w.ValLoss || e.Rate != w.Rate {
+			rt.Errorf("epoch %d: %+v, want %+v", i+1, e, w)
 		}
-		if !slices.Equal(values(t, l), values(t, whole)) {
-			rt.Error("the weights differ")
-		}
-		for i, e := range got {
-			if w := want[i]; e.Loss != w.Loss || e.Accuracy != w.Accuracy || *e.ValLoss != *w.ValLoss || e.Rate != w.Rate {
-				rt.Errorf("epoch %d: %+v, want %+v", i+1, e, w)
-			}
-		}
-	})
+	}
 }
 
 // chain is an SVD-shaped chain of random weights in place of c.

@@ -20,14 +20,31 @@ import (
 // modelFlags are the flags of every command that reads a network.
 type modelFlags struct {
 	strideFirst bool
+	dilate      int
 	threads     int
 	json        bool
 }
 
 func (f *modelFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
+	cmd.Flags().IntVar(&f.dilate, "dilate", autoDilate, "of segmentation networks, for files that do not say it and for new ones: how many last stages keep their resolution and dilate; -1 means 1 for 32×32 networks and 2 for others")
 	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
+}
+
+// autoDilate is --dilate where it is not given.
+const autoDilate = -1
+
+// options are what a network is loaded with.
+func (f *modelFlags) options() (resnet.Options, error) {
+	opt := resnet.Options{StrideFirst: f.strideFirst}
+	if f.dilate < autoDilate {
+		return opt, usagef("--dilate %d; want a number of stages, or -1 for the usual one", f.dilate)
+	}
+	if f.dilate != autoDilate {
+		opt.Dilate = &f.dilate
+	}
+	return opt, nil
 }
 
 // readFinite reads a file, or the embedded network, and refuses NaN and infinities,
@@ -62,11 +79,15 @@ func argument(args []string) string {
 }
 
 func (f *modelFlags) net(path string) (*resnet.Net, error) {
+	opt, err := f.options()
+	if err != nil {
+		return nil, err
+	}
 	sd, err := readFinite(path)
 	if err != nil {
 		return nil, err
 	}
-	net, err := resnet.Load(sd, resnet.Options{StrideFirst: f.strideFirst})
+	net, err := resnet.Load(sd, opt)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -82,7 +103,7 @@ type dataFlags struct {
 }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class; PATH,holdout=0.25 divides each class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments)")
+	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class; PATH,holdout=0.25 divides each class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments), or images with masks: pairs:DIR, glyphs:segments")
 	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
 	cmd.Flags().IntVar(&f.limit, "limit", 0, "use N images spread evenly over the data, 0 for all")
 	cmd.Flags().IntVar(&f.batch, "batch", 0, "images run at a time, 0 for a default")
@@ -112,20 +133,6 @@ func (f *dataFlags) open() (dataset.Set, func(), error) {
 		done = func() { _ = c.Close() } // opened for reading only
 	}
 	return set, done, nil
-}
-
-// evaluate scores net on set with a progress line.
-func evaluate(cmd *cobra.Command, net *resnet.Net, set dataset.Set, what string, batch, threads int) (resnet.Score, error) {
-	p, err := net.Compile()
-	if err != nil {
-		return resnet.Score{}, err
-	}
-	line := progressLine(cmd, what)
-	defer line.Done()
-	return resnet.Evaluate(cmd.Context(), p, set, resnet.EvalOptions{
-		Batch: batch, Workers: threads,
-		Progress: func(done, total int) { line.Update(done, total, "images") },
-	})
 }
 
 // progressLine shows progress on standard error, and nothing where that has

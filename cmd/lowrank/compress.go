@@ -20,16 +20,19 @@ import (
 // compressReport is what compress prints with --json. Fields that need a known
 // network or data are null without.
 type compressReport struct {
-	Arch           *string  `json:"arch"`
-	Method         string   `json:"method"`
-	Rank           string   `json:"rank"`
-	Stability      string   `json:"stability"`
-	ParamsBefore   int      `json:"params_before"`
-	ParamsAfter    int      `json:"params_after"`
-	MACsBefore     *int64   `json:"macs_before"`
-	MACsAfter      *int64   `json:"macs_after"`
-	LatencyBefore  *float64 `json:"latency_ms_before"`
-	LatencyAfter   *float64 `json:"latency_ms_after"`
+	Arch          *string  `json:"arch"`
+	Method        string   `json:"method"`
+	Rank          string   `json:"rank"`
+	Stability     string   `json:"stability"`
+	ParamsBefore  int      `json:"params_before"`
+	ParamsAfter   int      `json:"params_after"`
+	MACsBefore    *int64   `json:"macs_before"`
+	MACsAfter     *int64   `json:"macs_after"`
+	LatencyBefore *float64 `json:"latency_ms_before"`
+	LatencyAfter  *float64 `json:"latency_ms_after"`
+	// Measure is "miou" for segmentation networks, whose accuracies below are mean
+	// intersections over union.
+	Measure        string   `json:"measure,omitempty"`
 	AccuracyBefore *float64 `json:"accuracy_before"`
 	// AccuracyCompressed is before calibration and fine-tuning, AccuracyAfter after.
 	AccuracyCompressed *float64          `json:"accuracy_compressed,omitempty"`
@@ -85,7 +88,8 @@ fine-tuned. It is the default of tkdcpd.
 
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
-before and after, on its test split.
+before and after, on its test split; of a segmentation network that is the mean
+IoU over the classes.
 
 --calibrate N gives the batch norms of the compressed network the statistics of N
 training images. --finetune EPOCHS trains all of it on the training split, with the
@@ -250,10 +254,13 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 			return nil, err
 		}
 		defer done()
+		if before.Segment {
+			r.Measure = "miou"
+		}
 		score := func(net *resnet.Net, what string, correct *int, accuracy **float64) error {
 			s, err := evaluate(cmd, net, set, what, f.batch, f.threads)
 			if err == nil {
-				a := s.Accuracy()
+				a := s.figure()
 				*accuracy, *correct, r.Samples = &a, s.Top1, s.Samples
 			}
 			return err
@@ -334,13 +341,21 @@ func (r *compressReport) print(cmd *cobra.Command) {
 		rows = append(rows, []string{"one image", fmt.Sprintf("%.2f ms", *r.LatencyBefore), fmt.Sprintf("%.2f ms", *r.LatencyAfter),
 			fmt.Sprintf("%.2fx faster", *r.LatencyBefore / *r.LatencyAfter)})
 	}
-	if r.AccuracyCompressed != nil {
-		rows = append(rows, []string{"top-1 as compressed", "", fmt.Sprintf("%.2f %%", 100**r.AccuracyCompressed),
-			fmt.Sprintf("%+d of %d images", r.correct[2]-r.correct[0], r.Samples)})
+	measure := "top-1"
+	change := func(at int, _ float64) string {
+		return fmt.Sprintf("%+d of %d images", r.correct[at]-r.correct[0], r.Samples)
+	}
+	if r.Measure == "miou" {
+		measure = "mean IoU"
+		change = func(_ int, now float64) string {
+			return fmt.Sprintf("%+.2f points, %d images", 100*(now-*r.AccuracyBefore), r.Samples)
+		}
+	}
+	if a := r.AccuracyCompressed; a != nil {
+		rows = append(rows, []string{measure + " as compressed", "", fmt.Sprintf("%.2f %%", 100**a), change(2, *a)})
 	}
 	if r.AccuracyBefore != nil {
-		rows = append(rows, []string{"top-1", fmt.Sprintf("%.2f %%", 100**r.AccuracyBefore), fmt.Sprintf("%.2f %%", 100**r.AccuracyAfter),
-			fmt.Sprintf("%+d of %d images", r.correct[1]-r.correct[0], r.Samples)})
+		rows = append(rows, []string{measure, fmt.Sprintf("%.2f %%", 100**r.AccuracyBefore), fmt.Sprintf("%.2f %%", 100**r.AccuracyAfter), change(1, *r.AccuracyAfter)})
 	}
 	table(w, rows)
 	if r.Output != "" {

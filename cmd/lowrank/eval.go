@@ -2,9 +2,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/resnet"
 )
 
 type evalReport struct {
@@ -19,6 +24,51 @@ type evalReport struct {
 	Seconds  float64 `json:"seconds"`
 }
 
+// segmentationReport is what eval prints with --json of a segmentation network.
+type segmentationReport struct {
+	Arch          string  `json:"arch"`
+	Params        int     `json:"params"`
+	MACs          int64   `json:"macs"`
+	MIoU          float64 `json:"miou"`
+	PixelAccuracy float64 `json:"pixel_accuracy"`
+	// IoU has a value for each class, null for one that does not occur.
+	IoU     []*float64 `json:"iou"`
+	Loss    float64    `json:"loss"`
+	Pixels  int64      `json:"pixels"`
+	Samples int        `json:"samples"`
+	Seconds float64    `json:"seconds"`
+}
+
+// reportSegmentation prints the score of a segmentation network.
+func reportSegmentation(w io.Writer, asJSON bool, net *resnet.Net, set dataset.Set, s *resnet.SegmentationScore, seconds float64) error {
+	r := segmentationReport{
+		Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), MIoU: s.MeanIoU(), PixelAccuracy: s.PixelAccuracy(),
+		Loss: s.Loss, Pixels: s.Pixels(), Samples: s.Samples, Seconds: seconds,
+	}
+	rows := [][]string{
+		{"network", fmt.Sprintf("%s for segmentation, %d classes", r.Arch, net.Classes)},
+		{"parameters", count(r.Params)},
+		{"MACs", count(r.MACs)},
+		{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+		{"mean IoU", fmt.Sprintf("%.2f %%", 100*r.MIoU)},
+		{"pixel accuracy", fmt.Sprintf("%.2f %% of %s pixels", 100*r.PixelAccuracy, count(r.Pixels))},
+		{"loss", fmt.Sprintf("%.4f", r.Loss)},
+	}
+	for c, v := range s.IoU() {
+		if math.IsNaN(v) {
+			r.IoU = append(r.IoU, nil)
+			continue
+		}
+		r.IoU = append(r.IoU, &v)
+		rows = append(rows, []string{"IoU of " + set.ClassName(c), fmt.Sprintf("%.2f %%", 100*v)})
+	}
+	if asJSON {
+		return printJSON(w, r)
+	}
+	table(w, rows)
+	return nil
+}
+
 func newEval() *cobra.Command {
 	var mf modelFlags
 	var df dataFlags
@@ -29,11 +79,15 @@ func newEval() *cobra.Command {
 accuracy, the mean cross-entropy, parameters and multiply-accumulates. MODEL is
 a PyTorch checkpoint, a safetensors file, an output of compress or train, or, where
 it is left out or "embedded", the network in the program, whose data are
-glyphs:letters.`,
+glyphs:letters.
+
+A segmentation network is scored on images with masks, by the mean over the classes
+that occur of intersection over union, and by the share of the pixels that are
+right; masks are brought to the size of the network's inputs, by the nearest pixel.`,
 		Example: `  lowrank eval
   lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
   lowrank eval small.safetensors --data folder:images.zip --json
-  lowrank eval letters.safetensors --data glyphs:letters`,
+  lowrank eval segments.safetensors --data glyphs:segments`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := argument(args)
@@ -54,6 +108,9 @@ glyphs:letters.`,
 			score, err := evaluate(cmd, net, set, "eval", df.batch, mf.threads)
 			if err != nil {
 				return err
+			}
+			if score.segmentation != nil {
+				return reportSegmentation(cmd.OutOrStdout(), mf.json, net, set, score.segmentation, time.Since(start).Seconds())
 			}
 			r := evalReport{
 				Arch: net.Arch, Params: net.Params(), MACs: net.MACs(),

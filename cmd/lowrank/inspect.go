@@ -54,6 +54,10 @@ Where the network is not known its kernels are listed without costs.`,
   lowrank inspect model.safetensors --json`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			opt, err := mf.options()
+			if err != nil {
+				return err
+			}
 			path := argument(args)
 			sd, err := readFinite(path)
 			if err != nil {
@@ -61,7 +65,7 @@ Where the network is not known its kernels are listed without costs.`,
 			}
 			var r inspectReport
 			var targets []compress.Target
-			net, err := resnet.Load(sd, resnet.Options{StrideFirst: mf.strideFirst})
+			net, err := resnet.Load(sd, opt)
 			switch {
 			case err == nil:
 				macs := net.MACs()

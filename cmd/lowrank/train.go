@@ -25,7 +25,8 @@ type trainReport struct {
 	Params   int           `json:"params"`
 	MACs     int64         `json:"macs"`
 	Recipe   train.Recipe  `json:"recipe"`
-	Accuracy *float64      `json:"accuracy"`
+	Accuracy *float64      `json:"accuracy"` // of pixels where there is a mean IoU
+	MIoU     *float64      `json:"miou,omitempty"`
 	Loss     *float64      `json:"loss"`
 	Samples  int           `json:"samples"`
 	Seconds  float64       `json:"seconds"`
@@ -133,10 +134,16 @@ where the run was, the log (.jsonl, a line an epoch) and the curve of the losses
 (.svg). The run is validated on the test split, or on --validation S, a share of
 the training images that is held out.
 
+On images with masks (pairs:DIR, glyphs:segments) it trains a segmentation network,
+with a class for every pixel: the network with its last stages dilated in place of
+striding (--dilate) and torchvision's fully convolutional head without the dropout.
+MODEL may be a classifier, whose convolutions are kept.
+
 Results depend on the seed and on nothing else: not on --threads, and not on how
 often a run was interrupted.`,
 		Example: `  lowrank train --arch resnet20 --data glyphs:letters --epochs 10 -o letters.safetensors
   lowrank train --arch resnet20 --data cifar10:cifar-10-batches-bin --epochs 100 --validation 0.1 -o cifar.safetensors
+  lowrank train --arch resnet20 --data glyphs:segments --epochs 10 -o segments.safetensors
   lowrank train small.safetensors --data folder:photos --epochs 3 --lr 0.01 -o tuned.safetensors`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
@@ -177,20 +184,9 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	defer dataset.Close(data)
 	defer dataset.Close(validation)
-	var net *resnet.Net
-	if f.arch != "" {
-		net, err = resnet.New(f.arch, data.Classes(), resnet.NewOptions{
-			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
-		})
-		if err != nil {
-			return err
-		}
-	} else if net, err = f.net(argument(args)); err != nil {
+	net, err := f.network(args, data)
+	if err != nil {
 		return err
-	} else if net.Classes != data.Classes() {
-		if err := net.SetHead(data.Classes(), f.Seed); err != nil {
-			return err
-		}
 	}
 	learner, err := net.NewLearner(resnet.LearnerOptions{})
 	if err != nil {
@@ -239,16 +235,57 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	r := trainReport{Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), Recipe: job.Recipe, Samples: validation.Len(),
 		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs}
 	if n := len(epochs); n > 0 {
-		r.Accuracy, r.Loss = epochs[n-1].ValAccuracy, epochs[n-1].ValLoss
+		r.Accuracy, r.MIoU, r.Loss = epochs[n-1].ValAccuracy, epochs[n-1].ValMIoU, epochs[n-1].ValLoss
 	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
 	if r.Accuracy != nil {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: top-1 %.2f %% of %d images, loss %.4f, after %d epochs (%.0f s); wrote %s\n",
-			r.Arch, 100**r.Accuracy, r.Samples, *r.Loss, len(epochs), r.Seconds, f.out)
+		reached := fmt.Sprintf("top-1 %.2f %%", 100**r.Accuracy)
+		if r.MIoU != nil {
+			reached = fmt.Sprintf("mean IoU %.2f %%, pixels %.2f %%", 100**r.MIoU, 100**r.Accuracy)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s of %d images, loss %.4f, after %d epochs (%.0f s); wrote %s\n",
+			r.Arch, reached, r.Samples, *r.Loss, len(epochs), r.Seconds, f.out)
 	}
 	return nil
+}
+
+// network is the network to train on data.
+func (f *trainFlags) network(args []string, data dataset.Set) (*resnet.Net, error) {
+	_, segment := data.(dataset.Segmented)
+	opt, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	if opt.Dilate != nil && !segment {
+		return nil, usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
+	}
+	if f.arch != "" {
+		return resnet.New(f.arch, data.Classes(), resnet.NewOptions{
+			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
+			Segment: segment, Dilate: opt.Dilate,
+		})
+	}
+	net, err := f.net(args[0])
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case segment && !net.Segment:
+		dilate := net.DefaultDilate()
+		if opt.Dilate != nil {
+			dilate = *opt.Dilate
+		}
+		return net, net.SetSegmentation(data.Classes(), dilate, f.Seed)
+	case net.Segment && !segment:
+		return nil, fmt.Errorf("%w: %s is a segmentation network, and the pixels of %s have no classes", resnet.ErrTask, args[0], data.Name())
+	case segment && opt.Dilate != nil && *opt.Dilate != net.Dilate:
+		return nil, fmt.Errorf("--dilate %d: %s was trained with %d stages dilated", *opt.Dilate, args[0], net.Dilate)
+	case net.Classes != data.Classes():
+		return net, net.SetHead(data.Classes(), f.Seed)
+	}
+	return net, nil
 }
 
 // job is the job of the flags.
@@ -263,26 +300,46 @@ func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config
 	}
 	line := progressLine(cmd, what)
 	out := cmd.ErrOrStderr()
+	program := func() (*resnet.Program, error) {
+		net, err := l.Net()
+		if err != nil {
+			return nil, err
+		}
+		return net.Compile()
+	}
+	right := "top-1"
+	if c.Segment {
+		right = "pixels"
+	}
+	opt := resnet.EvalOptions{Workers: threads}
 	return &train.Job{
 		Learner: l, Data: data, Preprocess: c.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
 		Progress: func(p train.Progress) {
 			left := float64((p.Epochs-p.Epoch)*p.Steps+p.Steps-p.Step) * float64(data.Len()) / float64(p.Steps) / p.Rate
-			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, top-1 %.1f %%, %.0f images/s, %v left",
-				p.Epoch, p.Epochs, p.Loss, 100*p.Accuracy, p.Rate, time.Duration(left*float64(time.Second)).Round(time.Second)))
+			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s, %v left",
+				p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate, time.Duration(left*float64(time.Second)).Round(time.Second)))
 		},
 		Validate: func(ctx context.Context) (resnet.Score, error) {
-			net, err := l.Net()
+			p, err := program()
 			if err != nil {
 				return resnet.Score{}, err
 			}
-			p, err := net.Compile()
-			if err != nil {
-				return resnet.Score{}, err
-			}
-			s, err := resnet.Evaluate(ctx, p, validation, resnet.EvalOptions{Workers: threads})
+			s, err := resnet.Evaluate(ctx, p, validation, opt)
 			if err == nil {
 				line.Done()
 				fmt.Fprintf(out, "validation: top-1 %.2f %%, loss %.4f\n", 100*s.Accuracy(), s.Loss)
+			}
+			return s, err
+		},
+		ValidateSegmentation: func(ctx context.Context) (resnet.SegmentationScore, error) {
+			p, err := program()
+			if err != nil {
+				return resnet.SegmentationScore{}, err
+			}
+			s, err := resnet.EvaluateSegmentation(ctx, p, validation, opt)
+			if err == nil {
+				line.Done()
+				fmt.Fprintf(out, "validation: mean IoU %.2f %%, pixels %.2f %%, loss %.4f\n", 100*s.MeanIoU(), 100*s.PixelAccuracy(), s.Loss)
 			}
 			return s, err
 		},

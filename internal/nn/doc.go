@@ -1,6 +1,6 @@
 // Package nn holds what a training step of a residual network computes besides
-// convolution: batch normalisation, pooling, the loss, and the steps of the
-// optimisers, forwards and backwards, on NHWC maps.
+// convolution: batch normalisation, pooling, resizing, the losses, and the steps of
+// the optimisers, forwards and backwards, on NHWC maps.
 //
 // Everything here moves memory rather than computes, so operations that follow
 // each other are one pass where that saves one: normalisation adds the shortcut

@@ -75,6 +75,16 @@ class Net(nn.Module):
         return getattr(self, self.head)(x.mean((2, 3)))
 
 
+def randomise(net):
+    """Gives the batch norms weights and statistics as after training."""
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            nn.init.uniform_(m.weight, 0.5, 1.5)
+            nn.init.normal_(m.bias, 0, 0.2)
+            nn.init.normal_(m.running_mean, 0, 0.2)
+            nn.init.uniform_(m.running_var, 0.5, 2)
+
+
 def main():
     torch.manual_seed(1)
     cases = {
@@ -85,12 +95,7 @@ def main():
         "cifar_projection": (Net([1, 1, 2], 4, 6, shortcut="shortcut"), (3, 3, 16, 19)),
     }
     for name, (net, size) in cases.items():
-        for m in net.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                nn.init.uniform_(m.weight, 0.5, 1.5)
-                nn.init.normal_(m.bias, 0, 0.2)
-                nn.init.normal_(m.running_mean, 0, 0.2)
-                nn.init.uniform_(m.running_var, 0.5, 2)
+        randomise(net)
         net.eval()
         x = torch.randn(size)
         with torch.no_grad():

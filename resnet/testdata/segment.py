@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from make import Net
+from make import Net, randomise
 
 
 def dilate(net, replace):
@@ -84,12 +84,7 @@ def main():
         "fcn_cifar": (Segmenter(Net([1, 1, 2], 4, 7, shortcut="A"), [0, 0, 1], 16, 6, False), (3, 3, 17, 13)),
     }
     for name, (net, size) in cases.items():
-        for m in net.modules():
-            if isinstance(m, nn.BatchNorm2d):
-                nn.init.uniform_(m.weight, 0.5, 1.5)
-                nn.init.normal_(m.bias, 0, 0.2)
-                nn.init.normal_(m.running_mean, 0, 0.2)
-                nn.init.uniform_(m.running_var, 0.5, 2)
+        randomise(net)
         net.eval()
         x = torch.randn(size)
         with torch.no_grad():
