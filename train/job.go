@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"math/rand/v2"
 	"time"
@@ -71,6 +72,10 @@ type Job struct {
 	Log string
 	// Progress, where not nil, is called after each step.
 	Progress func(Progress)
+	// Cache, where above 0, is how many bytes may be taken to keep what the frozen lower
+	// part of the network makes of each image, so that it runs once and not in each
+	// epoch. Nothing that changes images may be in the recipe then.
+	Cache int64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -133,6 +138,7 @@ type run struct {
 	opt      *optimiser
 	avg      *average
 	steps    int
+	cache    *cache // nil for none
 	saved    time.Time
 	x        *conv.Map
 	gradient []float32
@@ -156,7 +162,7 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	if c := j.Learner.Classes(); j.Data.Classes() > c {
 		return nil, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", ErrRecipe, j.Data.Name(), j.Data.Classes(), c)
 	}
-	if err := j.checkTask(); err != nil {
+	if err := errors.Join(j.checkTask(), j.checkCache(j.Recipe)); err != nil {
 		return nil, err
 	}
 	if j.Teacher == nil {
@@ -171,6 +177,12 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	r.position = position{Format: positionFormat, Recipe: r.recipe, Images: j.Data.Len(), Classes: j.Data.Classes()}
 	if j.Resume {
 		if err := r.load(); err != nil {
+			return nil, err
+		}
+	}
+	if j.Cache > 0 {
+		var err error
+		if r.cache, err = newCache(ctx, j, j.Cache); err != nil {
 			return nil, err
 		}
 	}
@@ -203,9 +215,7 @@ const (
 func (r *run) epoch(ctx context.Context) error {
 	order := r.stream(orderStream, r.Epoch).Perm(r.Images)
 	began, seen := time.Now(), 0
-	for b, err := range dataset.TrainBatches(ctx, r.Data, r.Preprocess, dataset.Epoch{
-		Order: order, Batch: r.recipe.Batch, Skip: r.Step, Augment: r.recipe.Augment, Seed: r.recipe.Seed, Number: uint64(r.Epoch), Masks: r.Learner.Segments(), Workers: r.Workers,
-	}) {
+	for b, err := range r.batches(ctx, order) {
 		if err != nil {
 			return err
 		}
@@ -269,6 +279,25 @@ func (r *run) validate(ctx context.Context, e *Epoch) error {
 	return nil
 }
 
+// batches are what is left of an epoch.
+func (r *run) batches(ctx context.Context, order []int) iter.Seq2[dataset.Batch, error] {
+	if r.cache != nil {
+		return r.cache.batches(ctx, order, r.recipe.Batch, r.Step)
+	}
+	return dataset.TrainBatches(ctx, r.Data, r.Preprocess, dataset.Epoch{
+		Order: order, Batch: r.recipe.Batch, Skip: r.Step, Augment: r.recipe.Augment, Seed: r.recipe.Seed, Number: uint64(r.Epoch), Masks: r.Learner.Segments(), Workers: r.Workers,
+	})
+}
+
+// forward is the learner's, of images or of what the cache has of them.
+func (r *run) forward(ctx context.Context, x *conv.Map) ([]float32, error) {
+	if r.cache == nil {
+		return r.Learner.Forward(ctx, x, r.Workers)
+	}
+	x.C = r.cache.c
+	return r.cache.ForwardFeatures(ctx, x, r.Workers)
+}
+
 // step is one step of the optimiser.
 func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	classes := r.Learner.Classes()
@@ -282,7 +311,7 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	if r.recipe.Mixup > 0 {
 		x, share, partners = r.mix(x, b.Labels, at)
 	}
-	logits, err := r.Learner.Forward(ctx, x, r.Workers)
+	logits, err := r.forward(ctx, x)
 	if err != nil {
 		return err
 	}

@@ -435,3 +435,60 @@ func TestMixedLabelsShareTheLoss(t *testing.T) {
 		t.Errorf("loss %g, want %g", loss, want)
 	}
 }
+
+// What lies below the head is the same in each epoch: looking at images once gives what
+// looking at them each time does, and a run that was broken off goes on to the same bits.
+func TestACacheChangesNothingButTheTime(t *testing.T) {
+	data := stripes{n: 50, classes: 6}
+	recipe := Recipe{Epochs: 3, Batch: 16, Rate: .1, Seed: 3}
+	for _, from := range []string{"linear.", "layer3."} {
+		opt := resnet.LearnerOptions{FixedNorms: true, Learn: func(p *resnet.Param) bool {
+			return strings.HasPrefix(p.Name, from) || strings.HasPrefix(p.Name, "linear.")
+		}}
+		run := func(cache int64, path string, stop int) (*resnet.Learner, error) {
+			l := newLearner(t, small(t), opt)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: recipe, Cache: cache, Checkpoint: path, Resume: true,
+				Progress: func(Progress) {
+					if stop--; stop == 0 {
+						cancel()
+					}
+				}}
+			_, err := job.Run(ctx)
+			return l, err
+		}
+		plain, err := run(0, "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cached, err := run(1<<30, "", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := values(t, plain), values(t, cached)
+		for i := range a {
+			if math.Abs(float64(a[i]-b[i])) > 1e-5 {
+				t.Fatalf("%s: value %d is %g, cached %g", from, i, a[i], b[i])
+			}
+		}
+		path := filepath.Join(t.TempDir(), "checkpoint")
+		if _, err := run(1<<30, path, 5); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		resumed, err := run(1<<30, path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(values(t, resumed), b) {
+			t.Errorf("%s: a cached run that goes on gives other bits", from)
+		}
+		if few, err := run(8, "", 0); err != nil || !slices.Equal(values(t, few), a) { // too little memory
+			t.Errorf("%s: without room for the cache: %v", from, err)
+		}
+	}
+	job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Cache: 1, Recipe: Recipe{Epochs: 1, Mixup: 1}}
+	if _, err := job.Run(t.Context()); !errors.Is(err, ErrRecipe) {
+		t.Errorf("mixup with a cache gave %v", err)
+	}
+}
