@@ -25,7 +25,8 @@ type layout[T Float] struct {
 	trans bool
 	shape []int // of the array, or of the matrices for a result; nil for no permutation
 	perm  []int
-	buf   []T
+	size  int
+	buf   []T // made when it is needed
 }
 
 // newContraction prepares la·lb → lout; sizes has every label's size.
@@ -79,7 +80,7 @@ func newResult[T Float](to, from string, sizes map[byte]int) layout[T] {
 }
 
 func newPermutation[T Float](from, to string, sizes map[byte]int) layout[T] {
-	l := layout[T]{buf: make([]T, size(from, sizes))}
+	l := layout[T]{size: size(from, sizes)}
 	for i := range len(from) {
 		l.shape = append(l.shape, sizes[from[i]])
 		l.perm = append(l.perm, strings.IndexByte(from, to[i]))
@@ -92,7 +93,14 @@ func (l *layout[T]) matrices(v []T) []T {
 	if l.perm == nil {
 		return v
 	}
-	permute(l.buf, v, l.shape, l.perm)
+	permute(l.buffer(), v, l.shape, l.perm)
+	return l.buf
+}
+
+func (l *layout[T]) buffer() []T {
+	if l.buf == nil {
+		l.buf = make([]T, l.size)
+	}
 	return l.buf
 }
 
@@ -101,7 +109,7 @@ func (c *contraction[T]) run(out, a, b []T) {
 	a, b = c.a.matrices(a), c.b.matrices(b)
 	dst := out
 	if c.out.perm != nil {
-		dst = c.out.buf
+		dst = c.out.buffer()
 	}
 	if c.k == 1 {
 		outer(c.batch, c.m, c.n, a, b, dst)

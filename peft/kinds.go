@@ -199,9 +199,11 @@ func centre(s *Spec, labels string) *term {
 	for _, l := range labels {
 		n *= s.Shape[strings.IndexRune("__hw", l)]
 	}
-	v := make([]float64, n)
-	v[n/2] = 1 // the middle of all odd sizes
-	return fixed(labels, v)
+	return fixed(labels, func() []float64 {
+		v := make([]float64, n)
+		v[n/2] = 1 // the middle of all odd sizes
+		return v
+	})
 }
 
 func checkOdd(s *Spec) error {
@@ -237,12 +239,12 @@ func axialDiagram(s *Spec) (*term, map[byte]int) {
 		var u *term
 		switch s.Match {
 		case Copy:
-			u = output(name, "gc "+axis).times(fixed("oc", copies(m['o'], m['c'])), "goc"+axis)
+			u = output(name, "gc "+axis).times(fixed("oc", func() []float64 { return copies(m['o'], m['c']) }), "goc"+axis)
 			u = u.times(centre(s, other), kernelAxes)
 		case Groups:
 			n := gcd(m['o'], m['c'])
 			m['m'], m['k'], m['x'], m['y'] = n, n, m['o']/n, m['c']/n
-			u = output(name, "gmx y "+axis).times(fixed("mk", copies(n, n)), "gmxky"+axis)
+			u = output(name, "gmx y "+axis).times(fixed("mk", func() []float64 { return copies(n, n) }), "gmxky"+axis)
 			u = u.times(centre(s, other), "gmxkyhw")
 		default:
 			u = output(name, "go c "+axis).times(centre(s, other), kernelAxes)
@@ -284,5 +286,5 @@ func gcd(a, b int) int {
 
 // ΔW itself. The fixed scalar makes it a product as all others.
 func fullDiagram(s *Spec) (*term, map[byte]int) {
-	return output("diff", "go c h w").times(fixed("", []float64{1}), kernelAxes), s.sizes()
+	return output("diff", "go c h w").times(fixed("", func() []float64 { return []float64{1} }), kernelAxes), s.sizes()
 }

@@ -9,11 +9,11 @@ import "strings"
 type term struct {
 	name   string // of a factor
 	labels string
-	zero   bool      // a factor that starts at zero
-	fixed  []float64 // the values of a fixed array
-	base   bool      // the frozen kernel
-	x, y   *term     // of what is computed
-	sum    bool      // x + y rather than a contraction
+	zero   bool             // a factor that starts at zero
+	fixed  func() []float64 // the values of a fixed array, made when they are needed
+	base   bool             // the frozen kernel
+	x, y   *term            // of what is computed
+	sum    bool             // x + y rather than a contraction
 }
 
 func factor(name, labels string) *term { return &term{name: name, labels: labels} }
@@ -21,7 +21,7 @@ func factor(name, labels string) *term { return &term{name: name, labels: labels
 // output is the factor of a product that starts at zero.
 func output(name, labels string) *term { return &term{name: name, labels: labels, zero: true} }
 
-func fixed(labels string, values []float64) *term { return &term{labels: labels, fixed: values} }
+func fixed(labels string, values func() []float64) *term { return &term{labels: labels, fixed: values} }
 
 // times is the contraction of t and u to an array with the labels.
 func (t *term) times(u *term, labels string) *term { return &term{labels: labels, x: t, y: u} }
@@ -41,9 +41,11 @@ func (t *term) shape(sizes map[byte]int) []int {
 	return s
 }
 
-// node is a term with its memory.
+// node is a term with its memory: of factors from the start, of all else from the
+// first use, for a kernel may be far larger than its factors.
 type node[T Float] struct {
 	*term
+	length      int
 	x, y        *node[T]
 	value, grad []T
 	factor      *Factor[T] // of a factor
@@ -69,13 +71,11 @@ func newNetwork[T Float](t *term, sizes map[byte]int) *network[T] {
 }
 
 func (n *network[T]) add(t *term, sizes map[byte]int) *node[T] {
-	v := &node[T]{term: t}
-	length := size(t.axes(), sizes)
+	v := &node[T]{term: t, length: size(t.axes(), sizes)}
 	switch {
 	case t.x != nil:
 		v.x, v.y = n.add(t.x, sizes), n.add(t.y, sizes)
 		v.learned = v.x.learned || v.y.learned
-		v.value = make([]T, length)
 		if t.sum {
 			break
 		}
@@ -91,13 +91,9 @@ func (n *network[T]) add(t *term, sizes map[byte]int) *node[T] {
 	case t.base:
 		n.bases = append(n.bases, v)
 	case t.fixed != nil:
-		v.value = make([]T, length)
-		for i, f := range t.fixed {
-			v.value[i] = T(f)
-		}
 	default:
 		v.learned = true
-		v.value = make([]T, length)
+		v.value = make([]T, v.length)
 		v.factor = &Factor[T]{Name: t.name, Shape: t.shape(sizes), Value: v.value}
 		n.factors = append(n.factors, v.factor)
 	}
@@ -114,11 +110,17 @@ func (n *network[T]) forward(base []T) []T {
 }
 
 func (v *node[T]) compute() {
+	if v.fixed != nil && v.value == nil {
+		v.value = widen[T](v.fixed())
+	}
 	if v.x == nil {
 		return
 	}
 	v.x.compute()
 	v.y.compute()
+	if v.value == nil {
+		v.value = make([]T, v.length)
+	}
 	if v.sum {
 		for i, x := range v.x.value {
 			v.value[i] = x + v.y.value[i]
@@ -156,7 +158,7 @@ func (v *node[T]) pullThrough(c *contraction[T], grad []T, other *node[T]) {
 		return
 	}
 	if v.grad == nil {
-		v.grad = make([]T, len(v.value))
+		v.grad = make([]T, v.length)
 	}
 	c.run(v.grad, grad, other.value)
 	v.pull(v.grad)

@@ -1,0 +1,492 @@
+package peft
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/lowrank-go/lowrank/model"
+)
+
+// The files of a PEFT directory.
+const (
+	peftConfig  = "adapter_config.json"
+	peftTensors = "adapter_model.safetensors"
+)
+
+// peftPrefix begins the name of every tensor of a PEFT adapter.
+const peftPrefix = "base_model.model."
+
+// hfConfig are the fields of adapter_config.json that decide what the tensors mean.
+type hfConfig struct {
+	Type      string  `json:"peft_type"`
+	Base      *string `json:"base_model_name_or_path"`
+	Bias      string  `json:"bias,omitempty"`
+	Inference bool    `json:"inference_mode"`
+	// LoRA's, and for LoHa and LoKr.
+	R            int      `json:"r"`
+	LoRAAlpha    *float64 `json:"lora_alpha,omitempty"`
+	Alpha        *float64 `json:"alpha,omitempty"`
+	RankPattern  ordered  `json:"rank_pattern"`
+	AlphaPattern ordered  `json:"alpha_pattern"`
+	Stabilised   bool     `json:"use_rslora,omitempty"`
+	DoRA         bool     `json:"use_dora,omitempty"`
+	FanInOut     bool     `json:"fan_in_fan_out,omitempty"`
+	// LoHa's and LoKr's.
+	Effective bool            `json:"use_effective_conv2d,omitempty"`
+	Both      bool            `json:"decompose_both,omitempty"`
+	Factor    int             `json:"decompose_factor,omitempty"`
+	Modules   []string        `json:"modules_to_save"`
+	Target    json.RawMessage `json:"target_modules"`
+	TaskType  *string         `json:"task_type"`
+}
+
+// ordered is a JSON object of numbers whose order counts: the first key that matches a
+// module's name decides.
+type ordered []pattern
+
+type pattern struct {
+	key   string
+	value float64
+}
+
+// UnmarshalJSON reads an object or null.
+func (o *ordered) UnmarshalJSON(text []byte) error {
+	*o = nil
+	dec := json.NewDecoder(bytes.NewReader(text))
+	t, err := dec.Token()
+	if err != nil || t == nil {
+		return err
+	}
+	if t != json.Delim('{') {
+		return fmt.Errorf("%s where an object of numbers is wanted", text)
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var p pattern
+		p.key, _ = t.(string)
+		if err := dec.Decode(&p.value); err != nil {
+			return err
+		}
+		*o = append(*o, p)
+	}
+	return nil
+}
+
+// MarshalJSON writes an object.
+func (o ordered) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, p := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		key, err := json.Marshal(p.key)
+		if err != nil {
+			return nil, err
+		}
+		value, err := json.Marshal(p.value)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(key)
+		b.WriteByte(':')
+		b.Write(value)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// of is the value for a module: that of the first key that, as a regular expression,
+// matches its name or what follows a dot in it.
+func (o ordered) of(module string, otherwise float64) (float64, error) {
+	for _, p := range o {
+		if p.key == module {
+			return p.value, nil
+		}
+		re, err := regexp.Compile(`^(?:.*\.)?(?:` + p.key + `)$`)
+		if err != nil {
+			return 0, fmt.Errorf("%w: pattern %q: %w", ErrFile, p.key, err)
+		}
+		if re.MatchString(module) {
+			return p.value, nil
+		}
+	}
+	return otherwise, nil
+}
+
+// exact is the pattern that matches one module alone: a bare name would match every
+// module whose name ends with it.
+func exact(module string) string { return "^" + regexp.QuoteMeta(module) }
+
+// MatchTarget reports whether PEFT's target_modules, given as JSON, name a module: a
+// list has names, or what follows a dot in them; a string is a regular expression for
+// the whole name. The error wraps ErrFile.
+func MatchTarget(target json.RawMessage, module string) (bool, error) {
+	var list []string
+	if err := json.Unmarshal(target, &list); err == nil {
+		return slices.ContainsFunc(list, func(e string) bool { return module == e || strings.HasSuffix(module, "."+e) }), nil
+	}
+	var text string
+	if err := json.Unmarshal(target, &text); err != nil {
+		return false, fmt.Errorf("%w: target_modules %s: want a list or a regular expression", ErrFile, target)
+	}
+	re, err := regexp.Compile(`^(?:` + text + `)$`)
+	if err != nil {
+		return false, fmt.Errorf("%w: target_modules %q: %w", ErrFile, text, err)
+	}
+	return re.MatchString(module), nil
+}
+
+// ReadPEFT reads an adapter that Hugging Face's PEFT saved, the directory's
+// adapter_config.json and adapter_model.safetensors, for a base with the given sites:
+// LoRA with and without DoRA, LoHa, LoKr, and modules_to_save, which become Extra. The
+// batch-norm policy follows from which tensors those are. Errors wrap ErrFile, or
+// ErrLossy for a LoRA of a kernel in groups, which PEFT runs but which is no change of
+// the kernel.
+func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
+	config, err := os.ReadFile(filepath.Join(dir, peftConfig))
+	if err != nil {
+		return nil, err
+	}
+	sd, err := model.ReadFile(filepath.Join(dir, peftTensors))
+	if err != nil {
+		return nil, err
+	}
+	a, err := DecodePEFT(config, sd, sites)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return a, nil
+}
+
+// peftNames are PEFT's names of published tensors, behind the module's.
+var peftNames = map[string]string{
+	"lora_A.weight": pubDown, "lora_B.weight": pubUp, "lora_magnitude_vector": pubMagnitude,
+}
+
+// hadamardNames are the published names of LoHa and LoKr.
+var hadamardNames = []string{
+	"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
+	"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
+}
+
+// DecodePEFT is ReadPEFT for the content of the two files.
+func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, error) {
+	var c hfConfig
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrFile, peftConfig, err)
+	}
+	switch c.Type {
+	case "LORA", "LOHA", "LOKR":
+	default:
+		return nil, fmt.Errorf("%w: %s: peft_type %q; this reads LORA, LOHA and LOKR", ErrFile, peftConfig, c.Type)
+	}
+	if c.FanInOut {
+		return nil, fmt.Errorf("%w: %s: fan_in_fan_out, which no convolution has", ErrFile, peftConfig)
+	}
+	if err := sd.CheckFinite(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFile, err)
+	}
+	at := index(sites)
+	found := map[string]map[string]*model.Tensor{}
+	a := &Adapter{Extra: model.NewStateDict()}
+	var names []string
+	for _, full := range sd.Names() {
+		name, ok := strings.CutPrefix(full, peftPrefix)
+		if !ok {
+			return nil, fmt.Errorf("%w: tensor %q does not begin with %q", ErrFile, full, peftPrefix)
+		}
+		t, _ := sd.Get(full)
+		module, param := splitPEFT(name)
+		if param == "" {
+			a.Extra.Set(name, t)
+			continue
+		}
+		if _, ok := at[module]; !ok {
+			return nil, fmt.Errorf("%w: %q is of a module that the base does not have", ErrFile, full)
+		}
+		if found[module] == nil {
+			found[module] = map[string]*model.Tensor{}
+			names = append(names, module)
+		}
+		found[module][param] = t
+	}
+	for _, name := range names {
+		site := at[name]
+		d, err := site.unpublish(found[name], func(rank int) (float64, error) { return c.scale(name, rank) })
+		if err != nil {
+			return nil, err
+		}
+		a.Modules = append(a.Modules, Module{name, site.Linear, d})
+	}
+	a.Norm = policyOf(a.Extra)
+	if a.Extra.Len() == 0 {
+		a.Extra = nil
+	}
+	return a, nil
+}
+
+// index finds sites by name.
+func index(sites []Site) map[string]*Site {
+	m := map[string]*Site{}
+	for i := range sites {
+		m[sites[i].Name] = &sites[i]
+	}
+	return m
+}
+
+// splitPEFT cuts a name into the module and a published name; "" where it is none.
+func splitPEFT(name string) (module, param string) {
+	for suffix, published := range peftNames {
+		if m, ok := strings.CutSuffix(name, "."+suffix); ok {
+			return m, published
+		}
+	}
+	m, last := splitName(name)
+	if slices.Contains(hadamardNames, last) || strings.HasPrefix(last, "lora_") {
+		return m, last
+	}
+	if strings.HasSuffix(m, ".lora_A") || strings.HasSuffix(m, ".lora_B") { // a bias, which nothing here has
+		m, first := splitName(m)
+		return m, first + "." + last
+	}
+	return "", ""
+}
+
+// scale is λ of a module: PEFT does not store it.
+func (c *hfConfig) scale(module string, rank int) (float64, error) {
+	r, err := c.RankPattern.of(module, float64(c.R))
+	if err != nil {
+		return 0, err
+	}
+	if rank > 0 && float64(rank) != r {
+		return 0, fmt.Errorf("%w: a rank of %g by %s, of %d in the tensors", ErrFile, r, peftConfig, rank)
+	}
+	of, alpha := c.LoRAAlpha, 8.
+	if c.Type != "LORA" {
+		of = c.Alpha
+	}
+	if of != nil {
+		alpha = *of
+	}
+	if alpha, err = c.AlphaPattern.of(module, alpha); err != nil {
+		return 0, err
+	}
+	if r < 1 || r != float64(int(r)) {
+		return 0, fmt.Errorf("%w: a rank of %g by %s", ErrFile, r, peftConfig)
+	}
+	return AlphaOverRank(alpha, int(r), c.Stabilised), nil
+}
+
+// policyOf is the batch-norm policy that would leave such tensors.
+func policyOf(extra *model.StateDict) NormPolicy {
+	stats, affine := map[string]bool{}, false
+	for _, name := range extra.Names() {
+		if m, p := splitName(name); p == "running_mean" || p == "running_var" {
+			stats[m] = true
+		}
+	}
+	for _, name := range extra.Names() {
+		m, p := splitName(name)
+		_, last := splitName(m)
+		norm := stats[m] || strings.HasPrefix(last, "bn") || strings.HasPrefix(last, "norm")
+		affine = affine || norm && (p == "weight" || p == "bias")
+	}
+	switch {
+	case affine && len(stats) > 0:
+		return NormAffineStats
+	case affine:
+		return NormAffine
+	case len(stats) > 0:
+		return NormStats
+	}
+	return NormFrozen
+}
+
+// EncodePEFT is an adapter as the two files of PEFT: adapter_config.json and the
+// tensors. LoHa and LoKr are such where all modules are; anything else becomes LoRA
+// where that is exact (see Convert), of a rank that follows. A learned λ is saved as
+// its value. base names the base model for PEFT's own loader; it may be empty.
+//
+// What PEFT cannot hold is an error that wraps ErrLossy: LoRA of kernels in groups,
+// learned norms for some modules only, a LoKr whose factors PEFT would lay out
+// otherwise, an α that is not λ's to the bit, and the adapter's name and policy are
+// not kept.
+func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
+	if err := a.Validate(); err != nil {
+		return nil, nil, err
+	}
+	c := hfConfig{Type: "LORA", Bias: "none", Inference: true}
+	if base != "" {
+		c.Base = &base
+	}
+	kindsOf := map[Kind]bool{}
+	for _, m := range a.Modules {
+		kindsOf[m.spec.Kind] = true
+	}
+	allowed := LoRA
+	for kind, name := range map[Kind]string{LoHa: "LOHA", LoKr: "LOKR"} {
+		if len(kindsOf) == 1 && kindsOf[kind] {
+			c.Type, c.Bias, allowed = name, "", kind
+		}
+	}
+	sd := model.NewStateDict()
+	toPEFT := map[string]string{}
+	for k, v := range peftNames {
+		toPEFT[v] = k
+	}
+	var targets []string
+	for i, m := range a.Modules {
+		d, tensors, err := m.publish(allowed)
+		if err != nil {
+			return nil, nil, err
+		}
+		rank := d.peftRank()
+		al := alpha(d.Lambda(), rank, func(v float64) float64 { return v })
+		if al == 0 {
+			d = d.folded()
+			m.Delta = d
+			if d, tensors, err = m.publish(allowed); err != nil {
+				return nil, nil, err
+			}
+			al = float64(rank)
+		}
+		if i == 0 {
+			c.first(d, rank, al)
+		}
+		if err := c.fits(d); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", m.Name, err)
+		}
+		if rank != c.R {
+			c.RankPattern = append(c.RankPattern, pattern{exact(m.Name), float64(rank)})
+		}
+		if al != c.alphaValue() {
+			c.AlphaPattern = append(c.AlphaPattern, pattern{exact(m.Name), al})
+		}
+		targets = append(targets, regexp.QuoteMeta(m.Name))
+		for _, t := range tensors {
+			name, ok := toPEFT[t.name]
+			if !ok {
+				name = t.name
+			}
+			if t.name == pubMagnitude && !m.Linear {
+				t.Shape = []int{1, t.Len(), 1, 1}
+			}
+			sd.Set(peftPrefix+m.Name+"."+name, t.Tensor)
+		}
+	}
+	// A regular expression, because a list's entries match every name they end.
+	var err error
+	if c.Target, err = json.Marshal(strings.Join(targets, "|")); err != nil {
+		return nil, nil, err
+	}
+	for _, name := range a.extras().Names() {
+		t, _ := a.Extra.Get(name)
+		sd.Set(peftPrefix+name, t)
+		if m, _ := splitName(name); !slices.Contains(c.Modules, m) {
+			c.Modules = append(c.Modules, m)
+		}
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(text, '\n'), sd, nil
+}
+
+// peftRank is the r that PEFT knows the change by; of a LoKr without ranks one that
+// makes PEFT keep both factors whole.
+func (c *Change[T]) peftRank() int {
+	if len(c.spec.Rank) > 0 {
+		return c.spec.Rank[0]
+	}
+	split := c.spec.split()
+	return max(split[0], split[1], c.spec.Shape[0]/split[0], c.spec.Shape[1]/split[1])
+}
+
+// first sets the fields that all modules share from the first.
+func (c *hfConfig) first(d *Delta, rank int, al float64) {
+	c.R, c.DoRA, c.Effective, c.Both = rank, d.spec.DoRA, d.spec.Mid, d.spec.Both
+	if c.Type == "LORA" {
+		c.LoRAAlpha = &al
+	} else {
+		c.Alpha = &al
+	}
+	if c.Type == "LOKR" {
+		c.Factor = -1
+		s := Spec{Shape: d.spec.Shape}
+		if split := d.spec.split(); split != s.split() {
+			c.Factor = split[0]
+		}
+	}
+}
+
+func (c *hfConfig) alphaValue() float64 {
+	if c.Type == "LORA" {
+		return *c.LoRAAlpha
+	}
+	return *c.Alpha
+}
+
+// fits reports what PEFT would lay out otherwise than d has it.
+func (c *hfConfig) fits(d *Delta) error {
+	s := d.spec
+	if s.DoRA != c.DoRA {
+		return fmt.Errorf("%w: learned norms here and not in other modules", ErrLossy)
+	}
+	if c.Type == "LORA" {
+		return nil
+	}
+	if s.DoRA {
+		return fmt.Errorf("%w: PEFT has no learned norms of %s", ErrLossy, s.Kind)
+	}
+	if s.Shape[2]*s.Shape[3] > 1 && s.Mid != c.Effective || s.Both != c.Both {
+		return fmt.Errorf("%w: a core of taps, or ranks for both factors, here and not in other modules", ErrLossy)
+	}
+	if s.Kind != LoKr {
+		return nil
+	}
+	split := s.split()
+	balanced := Spec{Shape: s.Shape}
+	if c.Factor < 0 && split != balanced.split() || c.Factor > 0 && (split[0] != c.Factor || split[1] != c.Factor) {
+		return fmt.Errorf("%w: a first factor of %v, which no decompose_factor gives in all modules", ErrLossy, split)
+	}
+	rank := d.peftRank()
+	two := max(s.Shape[0]/split[0], s.Shape[1]/split[1])
+	if low := 2*rank < two; low != (len(s.Rank) > 0) {
+		return fmt.Errorf("%w: PEFT has a second factor of rank %d where that is below half of %d, and a whole one otherwise", ErrLossy, rank, two)
+	}
+	if s.Both && 2*rank >= max(split[0], split[1]) {
+		return fmt.Errorf("%w: PEFT has a first factor of rank %d only where that is below half of %d", ErrLossy, rank, max(split[0], split[1]))
+	}
+	return nil
+}
+
+// WritePEFT writes the directory that PEFT loads; see EncodePEFT. Each file is written
+// atomically.
+func WritePEFT(dir string, a *Adapter, base string) error {
+	config, sd, err := EncodePEFT(a, base)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := model.WriteSafetensors(filepath.Join(dir, peftTensors), sd); err != nil {
+		return err
+	}
+	return model.WriteAtomic(filepath.Join(dir, peftConfig), func(w io.Writer) error {
+		_, err := w.Write(config)
+		return err
+	})
+}
