@@ -11,6 +11,9 @@ import (
 	"github.com/lowrank-go/lowrank/resnet"
 )
 
+// Policies lists what may become of the batch norms.
+var Policies = []peft.NormPolicy{peft.NormFrozen, peft.NormStats, peft.NormAffine, peft.NormAffineStats}
+
 // Options are the choices of New.
 type Options struct {
 	Method Method
@@ -26,7 +29,7 @@ type Options struct {
 	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
 	Gain float64
 	// Norms is the policy of the batch norms; "" means the method's own.
-	Norms Norms
+	Norms peft.NormPolicy
 	// Layers are patterns of path.Match for the convolutions to change, of which '*'
 	// matches dots too; nil means all but the first.
 	Layers []string
@@ -59,8 +62,8 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	if opt.Norms == "" {
 		opt.Norms = m.norms
 	}
-	if !slices.Contains([]Norms{Fixed, Affine, Stats, Both}, opt.Norms) {
-		return nil, fmt.Errorf("%w: batch norms %q; want fixed, affine, stats or both", ErrOption, opt.Norms)
+	if !slices.Contains(Policies, opt.Norms) {
+		return nil, fmt.Errorf("%w: batch norms %q; want one of %v", ErrOption, opt.Norms, Policies)
 	}
 	if opt.Batch == 0 {
 		opt.Batch = 128
@@ -90,7 +93,7 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	}
 	rng := rand.New(rand.NewPCG(opt.Seed, 0x616461707400))
 	lo := resnet.LearnerOptions{
-		FixedNorms: opt.Norms == Fixed || opt.Norms == Affine,
+		FixedNorms: opt.Norms == peft.NormFrozen || opt.Norms == peft.NormAffine,
 		Learn:      n.learns,
 	}
 	if m.kind != "" {
@@ -144,13 +147,18 @@ func (n *Network) learns(p *resnet.Param) bool {
 	case p.Unit == n.Base.Head.Name:
 		return true
 	case n.Options.Method == Full || n.Options.Method == Scratch:
-		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.Options.Norms == Both || n.Options.Norms == Affine
+		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()
 	case n.Options.Method == Bias:
 		return p.Kind == resnet.Shift || p.Kind == resnet.Bias
 	case p.Kind == resnet.Gain || p.Kind == resnet.Shift:
-		return n.Options.Norms == Affine || n.Options.Norms == Both
+		return n.affine()
 	}
 	return false
+}
+
+// affine tells whether the policy trains the norms' scales and shifts.
+func (n *Network) affine() bool {
+	return n.Options.Norms == peft.NormAffine || n.Options.Norms == peft.NormAffineStats
 }
 
 // change is the change of one unit and how it is computed.

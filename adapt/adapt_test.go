@@ -9,6 +9,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
 
@@ -71,7 +72,7 @@ func TestEveryMethodStartsAtTheNetworkAndChangesOnlyWhatItMay(t *testing.T) {
 	for _, file := range []string{"cifar_pad", "bottleneck"} {
 		lively := file == "cifar_pad" // the other's two channels are dead on these images
 		for _, name := range Methods() {
-			for _, norms := range []Norms{"", Fixed, Affine, Stats, Both} {
+			for _, norms := range append([]peft.NormPolicy{""}, Policies...) {
 				b := base(t, file)
 				n, err := New(b, Options{Method: Method(name), Classes: 3, Norms: norms, Seed: 1})
 				if err != nil {
@@ -109,10 +110,10 @@ func TestEveryMethodStartsAtTheNetworkAndChangesOnlyWhatItMay(t *testing.T) {
 					if s.Norm == nil {
 						continue
 					}
-					if got, want := !slices.Equal(s.Norm.Mean, was.Norm.Mean), policy == Stats || policy == Both; got != want && (got || lively) {
+					if got, want := !slices.Equal(s.Norm.Mean, was.Norm.Mean), policy == peft.NormStats || policy == peft.NormAffineStats; got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: statistics of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
-					want := policy == Affine || policy == Both || Method(name) == Bias
+					want := policy == peft.NormAffine || policy == peft.NormAffineStats || Method(name) == Bias
 					if got := !slices.Equal(s.Norm.Bias, was.Norm.Bias); got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: shift of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
@@ -171,5 +172,62 @@ func TestOptionsThatMakeNoSenseAreErrors(t *testing.T) {
 	}
 	if _, err := ParseMethod("lorra"); !errors.Is(err, ErrOption) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnAdapterOnItsBaseIsTheAdaptedNetwork(t *testing.T) {
+	for _, name := range Methods() {
+		b := base(t, "cifar_pad")
+		sd, err := b.StateDict()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := New(b, Options{Method: Method(name), Classes: 3, Seed: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			step(t, n, .01)
+		}
+		file, err := n.File(sd, "task")
+		if err != nil {
+			t.Fatal(err)
+		}
+		written, err := file.StateDict()
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "adapter.safetensors")
+		if err := model.WriteSafetensors(path, written); err != nil {
+			t.Fatal(err)
+		}
+		back, err := peft.Read(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := back.Check(sd, false); err != nil {
+			t.Fatal(err)
+		}
+		merged, err := peft.Merge(sd, []float64{1}, back.Adapter("task"))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		net, err := resnet.Load(merged, resnet.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want, err := n.Learner.Net()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(logits(t, net), logits(t, want)) {
+			t.Errorf("%s: the adapter on its base gives other logits", name)
+		}
+		// The base is untouched, and another is refused.
+		w, _ := sd.Get("layer1.0.conv1.weight")
+		w.Data.([]float32)[0]++
+		if err := back.Check(sd, false); err == nil && Method(name) != Full && Method(name) != Scratch {
+			t.Errorf("%s: another base is accepted", name)
+		}
 	}
 }

@@ -12,17 +12,6 @@ import (
 // ErrOption is wrapped by errors about options that make no sense.
 var ErrOption = errors.New("adapt: bad option")
 
-// Norms says what becomes of the batch norms.
-type Norms string
-
-// The policies. Statistics are means and variances; affine is scales and shifts.
-const (
-	Fixed  Norms = "fixed"  // as they were, in statistics and affine
-	Affine Norms = "affine" // affine learns, the statistics are as they were
-	Stats  Norms = "stats"  // the statistics are the new task's, affine is as it was
-	Both   Norms = "both"   // both are the new task's
-)
-
 // Method is a way to adapt a network. Its text is what commands and files call it.
 type Method string
 
@@ -41,32 +30,32 @@ type method struct {
 	kind  peft.Kind // "" for no change
 	match peft.Match
 	axes  string
-	norms Norms // by default
-	rank  []int // by default; its length is how many there are
+	norms peft.NormPolicy // by default
+	rank  []int           // by default; its length is how many there are
 }
 
 var methods = map[Method]method{
-	Head:                {norms: Fixed},
-	Bias:                {norms: Fixed},
-	BN:                  {norms: Both},
-	Full:                {norms: Both},
-	Scratch:             {norms: Both},
-	"lora":              {kind: peft.LoRA, norms: Both, rank: []int{4}},
-	"lora-view":         {kind: peft.LoRAView, norms: Both, rank: []int{1}},
-	"spatial":           {kind: peft.Spatial, norms: Both, rank: []int{4}},
-	"cp":                {kind: peft.CP, norms: Both, rank: []int{16}},
-	"cp4":               {kind: peft.CP4, norms: Both, rank: []int{16}},
-	"tucker":            {kind: peft.Tucker2, norms: Both, rank: []int{8, 8}},
-	"tucker4":           {kind: peft.Tucker4, norms: Both, rank: []int{8, 8, 3, 3}},
-	"tkdcpd":            {kind: peft.TKDCPD, norms: Both, rank: []int{8, 8, 16}},
-	"loha":              {kind: peft.LoHa, norms: Both, rank: []int{2}},
-	"lokr":              {kind: peft.LoKr, norms: Both, rank: []int{4}},
-	"residual-parallel": {kind: peft.Parallel, norms: Both},
-	"residual-serial":   {kind: peft.Series, norms: Both},
-	"conv1d":            {kind: peft.Axial, match: peft.Groups, axes: "h", norms: Both},
-	"conv1d-copy":       {kind: peft.Axial, match: peft.Copy, axes: "h", norms: Both},
-	"conv1d-dense":      {kind: peft.Axial, axes: "h", norms: Both},
-	"full-change":       {kind: peft.Full, norms: Both},
+	Head:                {norms: peft.NormFrozen},
+	Bias:                {norms: peft.NormFrozen},
+	BN:                  {norms: peft.NormAffineStats},
+	Full:                {norms: peft.NormAffineStats},
+	Scratch:             {norms: peft.NormAffineStats},
+	"lora":              {kind: peft.LoRA, norms: peft.NormAffineStats, rank: []int{4}},
+	"lora-view":         {kind: peft.LoRAView, norms: peft.NormAffineStats, rank: []int{1}},
+	"spatial":           {kind: peft.Spatial, norms: peft.NormAffineStats, rank: []int{4}},
+	"cp":                {kind: peft.CP, norms: peft.NormAffineStats, rank: []int{16}},
+	"cp4":               {kind: peft.CP4, norms: peft.NormAffineStats, rank: []int{16}},
+	"tucker":            {kind: peft.Tucker2, norms: peft.NormAffineStats, rank: []int{8, 8}},
+	"tucker4":           {kind: peft.Tucker4, norms: peft.NormAffineStats, rank: []int{8, 8, 3, 3}},
+	"tkdcpd":            {kind: peft.TKDCPD, norms: peft.NormAffineStats, rank: []int{8, 8, 16}},
+	"loha":              {kind: peft.LoHa, norms: peft.NormAffineStats, rank: []int{2}},
+	"lokr":              {kind: peft.LoKr, norms: peft.NormAffineStats, rank: []int{4}},
+	"residual-parallel": {kind: peft.Parallel, norms: peft.NormAffineStats},
+	"residual-serial":   {kind: peft.Series, norms: peft.NormAffineStats},
+	"conv1d":            {kind: peft.Axial, match: peft.Groups, axes: "h", norms: peft.NormAffineStats},
+	"conv1d-copy":       {kind: peft.Axial, match: peft.Copy, axes: "h", norms: peft.NormAffineStats},
+	"conv1d-dense":      {kind: peft.Axial, axes: "h", norms: peft.NormAffineStats},
+	"full-change":       {kind: peft.Full, norms: peft.NormAffineStats},
 }
 
 // Methods lists the methods, sorted.

@@ -83,7 +83,7 @@ them. Everything runs on the CPU, from one binary.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newInspect(), newCompress(), newTrain(), newEval(), newDecompose())
+	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newEval(), newDecompose())
 	return root
 }
 

@@ -1,0 +1,54 @@
+package adapt
+
+import (
+	"reflect"
+
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/peft"
+)
+
+// File is the adapter as it is now: the changes of the kernels, and every tensor of
+// base's state dict that is another by now (the head, and what the method trains or the
+// norms' policy replaces). It is bound to all others, which must be the same wherever it
+// is applied. name is the task's and may be empty.
+func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
+	state, err := n.Learner.State()
+	if err != nil {
+		return nil, err
+	}
+	a := &peft.Adapter{Name: name, Norm: n.Options.Norms, Extra: model.NewStateDict()}
+	var frozen []string
+	for _, t := range n.Base.Sites() {
+		if d, ok := n.Changes[t.Name]; ok {
+			a.Modules = append(a.Modules, peft.Module{Name: t.Name, Delta: d})
+		}
+	}
+	after, err := n.tensors(state)
+	if err != nil {
+		return nil, err
+	}
+	for _, tensor := range after.Names() {
+		t, _ := after.Get(tensor)
+		if was, ok := base.Get(tensor); ok && reflect.DeepEqual(was, t) {
+			frozen = append(frozen, tensor)
+		} else {
+			a.Extra.Set(tensor, t)
+		}
+	}
+	return peft.NewFile(base, frozen, a)
+}
+
+// tensors are those of the network in a learner's state.
+func (n *Network) tensors(state *model.StateDict) (*model.StateDict, error) {
+	names, err := n.Base.StateDict()
+	if err != nil {
+		return nil, err
+	}
+	out := model.NewStateDict()
+	for _, name := range names.Names() {
+		if t, ok := state.Get(name); ok {
+			out.Set(name, t)
+		}
+	}
+	return out, nil
+}
