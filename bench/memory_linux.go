@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // peakMemory is the most memory, in MiB, that the process holds while f runs, or 0
@@ -29,4 +30,13 @@ func peakMemory(f func()) float64 {
 		}
 	}
 	return 0
+}
+
+// cpuSeconds is the processor time of the process so far.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
