@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/compress"
+	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
@@ -231,54 +232,57 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 		}
 		return nil, err
 	}
-	results, err := compress.Layers(cmd.Context(), compress.Sites(before), opt)
-	if err != nil {
-		return nil, err
-	}
-	after := before.Clone()
-	for _, l := range results {
-		if l.Reason == "" {
-			if err := after.Replace(l.Name, l.Chain); err != nil {
-				return nil, err
-			}
-		}
-	}
-	r.Layers = results
 	r.Arch = &before.Arch
-	r.ParamsBefore, r.ParamsAfter = before.Params(), after.Params()
-	mb, ma := before.MACs(), after.MACs()
-	r.MACsBefore, r.MACsAfter = &mb, &ma
+	// The data come first: what is wrong with them is known before the work begins.
+	var set dataset.Set
+	score := func(net *resnet.Net, what string, correct *int, accuracy **float64) error {
+		if set == nil {
+			return nil
+		}
+		s, err := evaluate(cmd, net, set, what, f.batch, f.threads)
+		if err == nil {
+			a := s.figure()
+			*accuracy, *correct, r.Samples = &a, s.Top1, s.Samples
+		}
+		return err
+	}
 	if f.data != "" {
-		set, done, err := f.dataFlags.open()
-		if err != nil {
+		var done func()
+		if set, done, err = f.dataFlags.open(); err != nil {
 			return nil, err
 		}
 		defer done()
 		if before.Segment {
 			r.Measure = "miou"
 		}
-		score := func(net *resnet.Net, what string, correct *int, accuracy **float64) error {
-			s, err := evaluate(cmd, net, set, what, f.batch, f.threads)
-			if err == nil {
-				a := s.figure()
-				*accuracy, *correct, r.Samples = &a, s.Top1, s.Samples
-			}
-			return err
-		}
-		if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
-			return nil, err
-		}
-		if f.tuning() {
-			if err := score(after, "eval compressed", &r.correct[2], &r.AccuracyCompressed); err != nil {
-				return nil, err
-			}
-			if after, err = f.tune(cmd, before, after, set, r); err != nil {
+	}
+	if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
+		return nil, err
+	}
+	if r.Layers, err = compress.Layers(cmd.Context(), compress.Sites(before), opt); err != nil {
+		return nil, err
+	}
+	after := before.Clone()
+	for _, l := range r.Layers {
+		if l.Reason == "" {
+			if err := after.Replace(l.Name, l.Chain); err != nil {
 				return nil, err
 			}
 		}
-		if err := score(after, "eval after", &r.correct[1], &r.AccuracyAfter); err != nil {
+	}
+	r.ParamsBefore, r.ParamsAfter = before.Params(), after.Params()
+	mb, ma := before.MACs(), after.MACs()
+	r.MACsBefore, r.MACsAfter = &mb, &ma
+	if f.tuning() {
+		if err := score(after, "eval compressed", &r.correct[2], &r.AccuracyCompressed); err != nil {
 			return nil, err
 		}
+		if after, err = f.tune(cmd, before, after, set, r); err != nil {
+			return nil, err
+		}
+	}
+	if err := score(after, "eval after", &r.correct[1], &r.AccuracyAfter); err != nil {
+		return nil, err
 	}
 	if err := f.latency(cmd.Context(), before, after, r); err != nil {
 		return nil, err
