@@ -252,18 +252,42 @@ func (n *Network) rank(spec peft.Spec, m method) []int {
 }
 
 // chained tells whether the chain beside the convolution is cheaper than the kernel's
-// own gradient.
+// own gradient, on maps of the given size.
 func chained(d *peft.Delta, batch int, size [2]int) bool {
-	chain, build, base := d.Costs(batch, size[0], size[1])
-	if s := d.Spec(); conv.Fast(s.Shape, s.Geometry) {
+	s := d.Spec()
+	_, build, base := d.Costs(batch, size[0], size[1])
+	if conv.Fast(s.Shape, s.Geometry) {
 		base /= fastGain
+	}
+	var chain int64
+	h, w := size[0], size[1]
+	for i, st := range d.Stages() {
+		k := conv.Kernel{Shape: st.Shape, Geometry: st.Geometry}
+		if i == 0 && st.AfterBase {
+			k.Geometry.Stride = [2]int{1, 1}
+			h, w = (&conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}).OutputSize(h, w)
+		}
+		h, w = k.OutputSize(h, w)
+		macs := int64(st.Shape[0]*st.Shape[1]*st.Shape[2]*st.Shape[3]) * int64(h*w*batch)
+		groups := max(st.Geometry.Groups, 1)
+		if outs := st.Shape[0] / groups; outs == 1 && groups > 1 {
+			macs *= depthwiseCost
+		} else {
+			macs = macs * int64((outs+panel-1)/panel*panel) / int64(outs)
+		}
+		chain += macs
 	}
 	return 3*chain < base+3*build
 }
 
-// fastGain is how many times faster Winograd's method is than the definition: a quarter
-// of the multiplications, and what it takes to get there.
-const fastGain = 2
+// What operations cost relative to those of an ordinary convolution, as they run:
+// Winograd's method takes a quarter of the multiplications, and what it takes to get
+// there; outputs are computed in panels, full or not; depthwise stages wait for memory.
+const (
+	fastGain      = 2
+	panel         = 16
+	depthwiseCost = 3
+)
 
 // Params is the number of trained values, those of the head among them.
 func (n *Network) Params() int {
