@@ -37,6 +37,7 @@ type Change[T Float] struct {
 	start     []T        // their ΔW, without λ; nil where it must be computed
 	ratio     []T        // of DoRA, m/n for each output
 	scratch   []T
+	pulled    []T // the gradient on its way to the factors
 }
 
 // Delta is a change in the precision of networks.
@@ -200,19 +201,36 @@ func ratio[T Float](m, n T) T {
 // the gradient in the kernel that Materialise makes of base. DoRA's n counts as fixed
 // (Liu et al. 2024, section 4.3). dkernel is not changed.
 func (c *Change[T]) Pull(dkernel, base []T) {
-	d, l := c.delta(base), T(c.Lambda())
-	g := make([]T, len(dkernel))
-	copy(g, dkernel)
-	if c.magnitude != nil {
-		c.pullMagnitude(g, d, base, l)
+	l := T(c.Lambda())
+	if c.magnitude == nil && c.lambda == nil {
+		c.net.prepare(base) // the product itself is not needed
+		if l == 1 {
+			c.net.backward(dkernel)
+			return
+		}
 	}
-	if c.lambda != nil {
-		c.lambda.gradient()[0] = dot(g, d)
+	g := c.gradient()
+	copy(g, dkernel)
+	if c.magnitude != nil || c.lambda != nil {
+		d := c.delta(base)
+		if c.magnitude != nil {
+			c.pullMagnitude(g, d, base, l)
+		}
+		if c.lambda != nil {
+			c.lambda.gradient()[0] = dot(g, d)
+		}
 	}
 	for i := range g {
 		g[i] *= l
 	}
 	c.net.backward(g)
+}
+
+func (c *Change[T]) gradient() []T {
+	if c.pulled == nil {
+		c.pulled = make([]T, c.spec.kernelLen())
+	}
+	return c.pulled
 }
 
 // pullMagnitude writes the gradient of DoRA's norms and makes of g the gradient in
