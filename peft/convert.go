@@ -180,17 +180,12 @@ func exactly(c *Delta, to Spec, base []float32) (*Delta, []Kind, error) {
 		product = next
 	}
 	spec := product.spec
-	if to.Rank != nil {
-		if len(to.Rank) != len(spec.Rank) || slices.ContainsFunc(indices(spec.Rank), func(i int) bool { return to.Rank[i] < spec.Rank[i] }) {
-			return nil, nil, nil
+	if to.Rank != nil && !slices.Equal(to.Rank, spec.Rank) {
+		padded, err := product.Padded(to.Rank)
+		if err != nil {
+			return nil, nil, nil // lower ranks, or a kind that has none to raise
 		}
-		if !slices.Equal(to.Rank, spec.Rank) {
-			padded, err := product.Padded(to.Rank)
-			if err != nil {
-				return nil, nil, nil // LoHa and LoKr
-			}
-			product, spec = padded, padded.spec
-		}
+		product, spec = padded, padded.spec
 	}
 	if to.Scale == 0 { // a learned λ may be, a fixed one of 0 means 1
 		clear(product.output[0].value)
@@ -212,14 +207,6 @@ func exactly(c *Delta, to Spec, base []float32) (*Delta, []Kind, error) {
 		out.setMagnitude(kernel)
 	}
 	return out, kindsOnTheWay, nil
-}
-
-func indices(v []int) []int {
-	out := make([]int, len(v))
-	for i := range v {
-		out[i] = i
-	}
-	return out
 }
 
 // with is the product's factors under another description of the same kind.
