@@ -16,8 +16,9 @@ type Factor[T Float] struct {
 	Grad []T
 }
 
-// gradient is Grad, allocated where it is not yet.
-func (f *Factor[T]) gradient() []T {
+// Gradient is Grad, allocated where it is not yet: for an optimiser that wants to hold
+// on to it before the first step. It stays the same memory.
+func (f *Factor[T]) Gradient() []T {
 	if f.Grad == nil {
 		f.Grad = make([]T, len(f.Value))
 	}
@@ -217,7 +218,7 @@ func (c *Change[T]) Pull(dkernel, base []T) {
 			c.pullMagnitude(g, d, base, l)
 		}
 		if c.lambda != nil {
-			c.lambda.gradient()[0] = dot(g, d)
+			c.lambda.Gradient()[0] = dot(g, d)
 		}
 	}
 	for i := range g {
@@ -237,7 +238,7 @@ func (c *Change[T]) gradient() []T {
 // W₀ + λ·ΔW.
 func (c *Change[T]) pullMagnitude(g, d, base []T, l T) {
 	row := len(g) / c.spec.Shape[0]
-	grad := c.magnitude.gradient()
+	grad := c.magnitude.Gradient()
 	for o := range c.spec.Shape[0] {
 		w, v, g := base[o*row:(o+1)*row], d[o*row:(o+1)*row], g[o*row:(o+1)*row]
 		n := norm(l, w, v)

@@ -151,7 +151,7 @@ func (v *node[T]) pull(grad []T) {
 	switch {
 	case !v.learned:
 	case v.factor != nil:
-		copy(v.factor.gradient(), grad)
+		copy(v.factor.Gradient(), grad)
 	case v.sum:
 		v.x.pull(grad)
 		v.y.pull(grad)
@@ -167,7 +167,7 @@ func (v *node[T]) pullThrough(c *contraction[T], grad []T, other *node[T]) {
 		return
 	}
 	if v.factor != nil {
-		c.run(v.factor.gradient(), grad, other.value)
+		c.run(v.factor.Gradient(), grad, other.value)
 		return
 	}
 	if v.grad == nil {

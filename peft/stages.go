@@ -33,14 +33,14 @@ func (s *Stage[T]) Load(dst []T) {
 // Store overwrites the gradient of the factor, and of λ where it is learned and the
 // stage the last, from grad, the gradient in the weight that Load gives.
 func (s *Stage[T]) Store(grad []T) {
-	to := s.factor.gradient()
+	to := s.factor.Gradient()
 	copy(to, grad)
 	if s.last == nil {
 		return
 	}
 	l := T(s.last.Lambda())
 	if s.last.lambda != nil {
-		s.last.lambda.gradient()[0] = dot(grad, s.factor.Value)
+		s.last.lambda.Gradient()[0] = dot(grad, s.factor.Value)
 	}
 	for i := range to {
 		to[i] *= l
