@@ -188,12 +188,8 @@ func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) 
 	}
 	n.Changes[u.Name] = d
 	a := &resnet.Adaption{Delta: d}
-	factors := d.Factors()
-	for _, f := range factors {
-		if f.Grad == nil {
-			f.Grad = make([]float32, len(f.Value))
-		}
-		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Grad})
+	for _, f := range d.Factors() {
+		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
 	stages := d.Stages()
 	if len(stages) == 0 || !chained(d, n.Options.Batch, size) {
