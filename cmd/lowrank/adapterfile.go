@@ -164,39 +164,7 @@ func (t *target) adapter(argument string, f *foreignFlags) (*peft.Adapter, error
 		return nil, fmt.Errorf("%s: an adapter of nothing", argument)
 	}
 	if a.Name == "" {
-		a.Name = strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		a.Name = stem(path)
 	}
 	return a, nil
-}
-
-// changeRow is what the reports of commands around adapters say of a change of a kernel.
-type changeRow struct {
-	Module  string  `json:"module"`
-	Adapter string  `json:"adapter,omitempty"`
-	Kind    string  `json:"kind"`
-	Rank    []int   `json:"rank"`
-	Params  int     `json:"params"`
-	Change  float64 `json:"relative_change"`
-	Error   float64 `json:"rel_error"`
-}
-
-func changeRows(changes []adapt.Change) []changeRow {
-	rows := []changeRow{}
-	for _, c := range changes {
-		rank := c.Rank
-		if rank == nil {
-			rank = []int{}
-		}
-		rows = append(rows, changeRow{c.Module, c.Adapter, string(c.Kind), rank, c.Params, c.Relative, c.RelError})
-	}
-	return rows
-}
-
-// cells are rows for table, headings first.
-func cells(rows []changeRow) [][]string {
-	out := [][]string{{"module", "adapter", "kind", "rank", "params", "change", "error"}}
-	for _, r := range rows {
-		out = append(out, []string{r.Module, r.Adapter, r.Kind, ranks(r.Rank), count(r.Params), fmt.Sprintf("%.4f", r.Change), fmt.Sprintf("%.2g", r.Error)})
-	}
-	return out
 }
