@@ -62,7 +62,7 @@ lora-view and spatial. The report tells the relative error of each fit.`,
 		Args: exactly(2, "two networks, the base and the fine-tuned one"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1]) },
 	}
-	f.modelFlags.add(cmd)
+	f.modelFlags.addReading(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "lora", "kind of change; see lowrank adapt --help")
 	fl.StringVar(&f.rank, "rank", "energy=0.9", "how ranks are chosen: vbmf, energy=E, or ranks")
