@@ -95,7 +95,6 @@ func TestWhatCannotBeExtractedIsAnError(t *testing.T) {
 		"method":               {b, ExtractOptions{Method: "prompt"}, ErrOption},
 		"no kernels":           {b, ExtractOptions{Method: BN}, ErrOption},
 		"ranks":                {b, ExtractOptions{Method: "lora", Rank: []int{1, 2}}, ErrOption},
-		"no fit":               {b, ExtractOptions{Method: "loha", Rank: []int{1}}, peft.ErrLossy},
 		"budget":               {b, ExtractOptions{Method: "cp", Budget: 100}, ErrOption},
 		"another architecture": {base(t, "basic"), ExtractOptions{Method: "lora"}, peft.ErrBase},
 		"another shape":        {base(t, "cifar_projection"), ExtractOptions{Method: "lora"}, peft.ErrBase},

@@ -48,7 +48,7 @@ an adapter: a low-rank change for each kernel that differs, fitted to the differ
 and the other tensors that differ (head, batch norms) whole. The head may have other
 classes. Either network may be "embedded", the one in the program.
 
---method is a kind of change as in adapt; loha has no fit. --rank is
+--method is one of adapt that changes kernels. --rank is
 
   vbmf          what analytic variational Bayes tells from noise
   energy=0.9    this share of each change's square is kept
