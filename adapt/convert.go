@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/lowrank-go/lowrank/model"
@@ -313,7 +315,8 @@ func rescaled(d *peft.Delta, alpha float64) (*peft.Delta, error) {
 }
 
 // WritePEFT writes an adapter as a directory of Hugging Face's PEFT, and returns the
-// number of its tensors.
+// number of its tensors. A new directory appears with both its files or not at all; in
+// one that is there each file is replaced.
 func WritePEFT(ctx context.Context, dir string, a *peft.Adapter, o ConvertOptions) (tensors int, rows []Conversion, err error) {
 	var ready *peft.Adapter
 	var config []byte
@@ -328,7 +331,31 @@ func WritePEFT(ctx context.Context, dir string, a *peft.Adapter, o ConvertOption
 	if rows, _, err = f.encode(ctx, a, o); err != nil {
 		return 0, nil, err
 	}
-	return sd.Len(), rows, peft.WritePEFT(dir, ready, "")
+	return sd.Len(), rows, writeDir(dir, func(dir string) error { return peft.WritePEFT(dir, ready, "") })
+}
+
+// writeDir makes a directory at once, where there is none yet.
+func writeDir(dir string, write func(string) error) (err error) {
+	if _, err := os.Stat(dir); err == nil {
+		return write(dir)
+	}
+	dir = filepath.Clean(dir)
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.RemoveAll(tmp) // the error that matters is the first
+		}
+	}()
+	if err := write(tmp); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	return os.Rename(tmp, dir)
 }
 
 // LyCORIS is an adapter as a LyCORIS file. left are the tensors that it cannot hold,

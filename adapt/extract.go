@@ -49,8 +49,8 @@ type site struct {
 // Extract represents what fine-tuning made of base by low-rank changes of the
 // convolutions, fitted to the difference of the kernels, and by the other tensors that
 // differ, whole: the head, batch norms and biases. The head may have other classes.
-// Errors wrap peft.ErrBase where the networks are not of one architecture, peft.ErrLossy
-// where a kind has no fit, ErrOption for options.
+// Errors wrap peft.ErrBase where the networks are not of one architecture, ErrOption for
+// options, or are those of peft.Extract.
 func Extract(ctx context.Context, base, tuned *resnet.Net, opt ExtractOptions) (*Extracted, error) {
 	m, ok := methods[opt.Method]
 	if !ok {

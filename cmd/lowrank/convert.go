@@ -80,7 +80,7 @@ Of networks --strip takes away what training wrappers put before names ("module.
 		Args: exactly(1, "an adapter or a network"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
-	f.modelFlags.add(cmd)
+	f.modelFlags.addReading(cmd)
 	f.foreignFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.to, "to", "", "format to write: "+strings.Join(formats, ", ")+"; left out, native of adapters and safetensors of networks")

@@ -48,7 +48,7 @@ an adapter: a low-rank change for each kernel that differs, fitted to the differ
 and the other tensors that differ (head, batch norms) whole. The head may have other
 classes. Either network may be "embedded", the one in the program.
 
---method is a kind of change as in adapt; loha has no fit. --rank is
+--method is one of adapt that changes kernels. --rank is
 
   vbmf          what analytic variational Bayes tells from noise
   energy=0.9    this share of each change's square is kept
@@ -62,7 +62,7 @@ lora-view and spatial. The report tells the relative error of each fit.`,
 		Args: exactly(2, "two networks, the base and the fine-tuned one"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1]) },
 	}
-	f.modelFlags.add(cmd)
+	f.modelFlags.addReading(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "lora", "kind of change; see lowrank adapt --help")
 	fl.StringVar(&f.rank, "rank", "energy=0.9", "how ranks are chosen: vbmf, energy=E, or ranks")

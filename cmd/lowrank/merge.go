@@ -63,8 +63,9 @@ and what the adapter replaced stays (--extra none, the default here).
 --as-adapter writes the sum as one adapter for MODEL. --round R or --energy E brings
 its ranks down, and the report says what that costs in each kernel.
 
-An adapter is bound to the network it was made for. --force-base takes another whose
-kernels have the same shapes.`,
+An adapter is bound to the network it was made for, of which it knows the SHA-256.
+--force-base takes another whose kernels have the same shapes. Files of other programs
+name no network: there the shapes alone are checked.`,
 		Example: `  lowrank merge embedded digits.safetensors -o digits-net.safetensors
   lowrank merge resnet20.th tasks.safetensors:kmnist -o kmnist.safetensors
   lowrank merge embedded a.safetensors b.safetensors --weights 0.5,0.5 --extra mix -o both.safetensors
@@ -73,7 +74,7 @@ kernels have the same shapes.`,
 		Args: atLeast(2, "a network and at least one adapter"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1:]) },
 	}
-	f.modelFlags.add(cmd)
+	f.modelFlags.addReading(cmd)
 	f.foreignFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.Float64SliceVar(&f.weights, "weights", nil, "a weight for each adapter; 1 where left out")

@@ -71,7 +71,7 @@ that trains the norms replaces them), give the network with --base.`,
 			return printAdapters(cmd, file, mf.json)
 		},
 	}
-	mf.add(cmd)
+	mf.addReading(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&base, "base", "", `the network they were made for; "embedded" is the one in the program`)
 	fl.StringVarP(&out, "output", "o", "", "file to write (safetensors)")
