@@ -149,7 +149,7 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 	if f.strip {
 		sd = resnet.Strip(sd)
 	}
-	r.Tensors = sd.Len()
+	r.From, r.Tensors = "network", sd.Len() // which of its formats is not worth telling
 	switch r.To {
 	case formatSafetensors:
 		return model.WriteSafetensors(f.out, sd)
