@@ -149,7 +149,7 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 	if f.strip {
 		sd = resnet.Strip(sd)
 	}
-	r.Tensors = sd.Len()
+	r.From, r.Tensors = "network", sd.Len() // which of its formats is not worth telling
 	switch r.To {
 	case formatSafetensors:
 		return model.WriteSafetensors(f.out, sd)
@@ -178,8 +178,11 @@ func (f *convertFlags) adapter(cmd *cobra.Command, path, task string, r *convert
 	if r.To == "" || r.To == formatSafetensors {
 		r.To = formatNative
 	}
-	if f.strip {
+	switch {
+	case f.strip:
 		return usagef("%s is an adapter: --strip is for networks", path)
+	case f.name != "" && r.To != formatNative:
+		return usagef("--name %s: %s files hold no names of tasks", f.name, r.To)
 	}
 	o, err := f.options()
 	if err != nil {
