@@ -12,8 +12,12 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 for ratio in 0.3 0.15; do
 	for method in "cp none" "cp epc=1.02" "cp epc=1.1" "tucker none" "tkdcpd epc=1.02"; do
-		for rate in 0.01 0.05; do
-			set -- $method
+		set -- $method
+		rates="0.01 0.05"
+		if [ "$1 $ratio" = "cp 0.3" ] && [ "$2" != epc=1.1 ]; then
+			rates="0.001 $rates"
+		fi
+		for rate in $rates; do
 			"$lowrank" compress "$checkpoint" --method "$1" --stability "$2" --rank "ratio=$ratio" --data "cifar10:$data" \
 				--finetune 5 --lr "$rate" --teaching 0 -o "$out/small.safetensors" --force --json 2>/dev/null >"$out/report.json" || {
 				printf '{"method":"%s","stability":"%s","ratio":%s,"rate":%s,"failed":true}\n' "$1" "$2" "$ratio" "$rate"
