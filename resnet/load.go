@@ -65,9 +65,11 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 	l := &loader{sd: sd, strip: commonPrefix(sd), manifest: manifest, used: map[string]bool{}}
 	names := l.names()
 	if manifest != nil && manifest.Network != nil {
-		if err := json.Unmarshal(manifest.Network, &l.net.Config); err != nil {
+		var d description
+		if err := json.Unmarshal(manifest.Network, &d); err != nil {
 			return nil, fmt.Errorf("resnet: the file's network description: %w", err)
 		}
+		l.net.Config, l.modules = d.Config, d.Modules
 		err = l.net.Config.validate()
 	} else {
 		l.net.Config, err = recognise(names)
@@ -84,6 +86,9 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 		return nil, err
 	}
 	if err := l.build(names); err != nil {
+		return nil, err
+	}
+	if err := l.checkModules(); err != nil {
 		return nil, err
 	}
 	var extra []string
@@ -203,6 +208,7 @@ type loader struct {
 	body     string
 	manifest *model.Manifest
 	used     map[string]bool
+	modules  map[string][]ModuleSpec
 }
 
 func (l *loader) build(names map[string]bool) error {
@@ -365,8 +371,10 @@ func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*U
 		return u, nil
 	}
 	var err error
-	u.Norm, err = l.norm(norm, shape[0])
-	return u, err
+	if u.Norm, err = l.norm(norm, shape[0]); err != nil {
+		return nil, err
+	}
+	return u, l.addModules(u)
 }
 
 func anyOr(n int) string {
@@ -487,7 +495,7 @@ func (l *loader) norm(name string, channels int) (*Norm, error) {
 // network's weights.
 func (n *Net) StateDict() (*model.StateDict, error) {
 	sd := model.NewStateDict()
-	config, err := json.Marshal(n.Config)
+	config, err := json.Marshal(n.describe())
 	if err != nil {
 		return nil, err
 	}
@@ -504,9 +512,14 @@ func (n *Net) StateDict() (*model.StateDict, error) {
 	if n.Neck != nil {
 		units = append(units, n.Neck)
 	}
-	for _, u := range units {
-		manifest.Store(sd, u.Name, u.Chain)
+	for _, u := range withSteps(units) {
+		if u.Chain != nil {
+			manifest.Store(sd, u.Name, u.Chain)
+		}
 		m := u.Norm
+		if m == nil {
+			continue
+		}
 		for _, f := range []struct {
 			name string
 			v    []float32
