@@ -344,18 +344,9 @@ func (l *loader) block(name string, in int, at place, names map[string]bool) (*B
 // channels it must have, 0 for any.
 func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*Unit, error) {
 	u := &Unit{Name: name}
-	if spec := l.manifest.Chain(name); spec != nil {
-		c, err := spec.Load(l.sd, l.full(name), l.mark)
-		if err != nil {
-			return nil, err
-		}
-		u.Chain = c
-	} else {
-		k, err := l.kernel(name, g)
-		if err != nil {
-			return nil, err
-		}
-		u.Chain = conv.NewDense(k)
+	var err error
+	if u.Chain, err = l.chain(name, g); err != nil {
+		return nil, err
 	}
 	shape, geometry := u.Chain.Shape()
 	want := g.Normal()
@@ -370,11 +361,22 @@ func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*U
 	if norm == "" {
 		return u, nil
 	}
-	var err error
 	if u.Norm, err = l.norm(norm, shape[0]); err != nil {
 		return nil, err
 	}
 	return u, l.addModules(u)
+}
+
+// chain is the convolution called name, of geometry g, or the chain in its place.
+func (l *loader) chain(name string, g conv.Geometry) (*conv.Chain, error) {
+	if spec := l.manifest.Chain(name); spec != nil {
+		return spec.Load(l.sd, l.full(name), l.mark)
+	}
+	k, err := l.kernel(name, g)
+	if err != nil {
+		return nil, err
+	}
+	return conv.NewDense(k), nil
 }
 
 func anyOr(n int) string {

@@ -117,18 +117,9 @@ func (l *loader) step(name string, s StepSpec) (*Unit, error) {
 	u := &Unit{Name: name}
 	channels := -1
 	if s.Conv != nil {
-		if spec := l.manifest.Chain(name); spec != nil {
-			c, err := spec.Load(l.sd, l.full(name), l.mark)
-			if err != nil {
-				return nil, err
-			}
-			u.Chain = c
-		} else {
-			k, err := l.kernel(name, *s.Conv)
-			if err != nil {
-				return nil, err
-			}
-			u.Chain = conv.NewDense(k)
+		var err error
+		if u.Chain, err = l.chain(name, *s.Conv); err != nil {
+			return nil, err
 		}
 		channels = u.Chain.Out()
 	}
