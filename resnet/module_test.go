@@ -471,3 +471,48 @@ func TestHostileDescriptionsOfModulesAreErrors(t *testing.T) {
 		}
 	}
 }
+
+// Where chains are frozen, what is between their stages is not kept.
+func TestModulesStandBesideChains(t *testing.T) {
+	for _, name := range []string{"bottleneck", "cifar_pad"} {
+		rng := rand.New(rand.NewPCG(4, 4))
+		n, _ := modular(t, name)
+		for _, s := range n.Sites() {
+			if err := n.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		x, _ := reference(t, name)
+		back, err := Load(stateOf(t, n), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(logits(t, back, x, 2), logits(t, n, x, 2)) {
+			t.Errorf("%s: the file's network is another", name)
+		}
+		for _, modules := range []bool{false, true} {
+			opt := LearnerOptions{FixedNorms: true, ModuleNorms: modules}
+			all := learner(t, n, opt)
+			pass(t, all, x, 2)
+			if y, err := all.Forward(t.Context(), x, 2); err != nil {
+				t.Fatal(err)
+			} else if d := relative(y, logits(t, n, x, 2)); !modules && d > 1e-4 {
+				t.Errorf("%s: training differs from running by %.2g", name, d)
+			}
+			opt.Learn = func(p *Param) bool { return p.Module }
+			some := learner(t, n, opt)
+			pass(t, some, x, 2)
+			pass(t, all, x, 2)
+			pass(t, some, x, 2)
+			want := map[string][]float32{}
+			for _, p := range all.Params() {
+				want[p.Name] = exported(t, p, p.Grad)
+			}
+			for _, p := range some.Params() {
+				if w := want[p.Name]; relative(exported(t, p, p.Grad), w) > 1e-3 && distance(exported(t, p, p.Grad), w) > 1e-4 {
+					t.Errorf("%s: gradient of %s differs by %.2g", name, p.Name, relative(exported(t, p, p.Grad), w))
+				}
+			}
+		}
+	}
+}
