@@ -173,12 +173,9 @@ func (n *Network) affine() bool {
 // change is the change of one unit and how it is computed.
 func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) (*resnet.Adaption, error) {
 	shape, geometry := u.Chain.Shape()
-	spec := peft.Spec{Kind: m.kind, Shape: shape, Geometry: geometry, Match: m.match, Axes: m.axes, Learned: n.Options.Learned, DoRA: n.Options.DoRA}
-	if shape[2] == 1 && shape[3] == 1 && pointwise[m.kind] {
-		// There is nothing to factorise in the taps.
-		spec.Kind, spec.Match, spec.Axes = peft.LoRA, peft.Dense, ""
-	}
-	spec.Rank = n.rank(spec, m)
+	spec := m.spec(shape, geometry)
+	spec.Learned, spec.DoRA = n.Options.Learned, n.Options.DoRA
+	spec.Rank = m.rankOf(spec, n.Options.Rank)
 	if a := n.Options.Alpha; a != 0 && len(spec.Rank) > 0 {
 		spec.Scale = peft.AlphaOverRank(a, spec.Rank[0], n.Options.Stabilised)
 	} else if a != 0 {
@@ -197,12 +194,8 @@ func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) 
 	}
 	n.Changes[u.Name] = d
 	a := &resnet.Adaption{Delta: d}
-	factors := d.Factors()
-	for _, f := range factors {
-		if f.Grad == nil {
-			f.Grad = make([]float32, len(f.Value))
-		}
-		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Grad})
+	for _, f := range d.Factors() {
+		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
 	stages := d.Stages()
 	if len(stages) == 0 || !chained(d, n.Options.Batch, size) {
@@ -229,32 +222,39 @@ var pointwise = map[peft.Kind]bool{
 	peft.TKDCPD: true, peft.Axial: true,
 }
 
-// rank is the method's rank for one kernel: as LoRA's of a 1×1 kernel the first, and
-// nowhere more than the kernel can have.
-func (n *Network) rank(spec peft.Spec, m method) []int {
-	r := slices.Clone(n.Options.Rank)
+// spec describes the method's change of a kernel, but for ranks.
+func (m method) spec(shape [4]int, g conv.Geometry) peft.Spec {
+	if shape[2] == 1 && shape[3] == 1 && pointwise[m.kind] {
+		// There is nothing to factorise in the taps.
+		return peft.Spec{Kind: peft.LoRA, Shape: shape, Geometry: g}
+	}
+	return peft.Spec{Kind: m.kind, Shape: shape, Geometry: g, Match: m.match, Axes: m.axes}
+}
+
+// rankOf is the method's rank, of those asked for, for one kernel: as LoRA's of a 1×1
+// kernel the first, and nowhere more than the kernel can have.
+func (m method) rankOf(spec peft.Spec, asked []int) []int {
+	r := slices.Clone(asked)
 	if spec.Kind != m.kind {
 		r = r[:min(1, len(r))]
 		if len(r) == 0 {
 			r = []int{4}
 		}
 	}
-	groups := max(spec.Groups, 1)
-	o, c := spec.Shape[0]/groups, spec.Shape[1]
-	most := func(i, v int) {
+	limit := func(i, v int) {
 		if i < len(r) {
 			r[i] = min(r[i], v)
 		}
 	}
 	switch spec.Kind {
 	case peft.LoRA:
-		most(0, min(o, c*spec.Shape[2]*spec.Shape[3]))
+		limit(0, most(spec))
 	case peft.Tucker2, peft.TKDCPD, peft.Tucker4:
-		most(0, o)
-		most(1, c)
+		limit(0, spec.Shape[0]/max(spec.Groups, 1))
+		limit(1, spec.Shape[1])
 		if spec.Kind == peft.Tucker4 {
-			most(2, spec.Shape[2])
-			most(3, spec.Shape[3])
+			limit(2, spec.Shape[2])
+			limit(3, spec.Shape[3])
 		}
 	}
 	return r

@@ -3,6 +3,7 @@ package adapt
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
@@ -40,13 +41,28 @@ func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64)
 		return nil, err
 	}
 	for i, a := range adapters {
-		if len(a.Added) > 0 && i < len(weights) && weights[i] != 1 {
-			return nil, fmt.Errorf("%w: adapter %q has modules, which are not linear: its weight %g is not 1", peft.ErrLossy, a.Name, weights[i])
+		if i < len(weights) {
+			if err := unweighted(a, weights[i]); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if _, err := added(adapters); err != nil {
 		return nil, err
 	}
+	return apply(sd, weights, adapters...)
+}
+
+// unweighted reports an adapter with modules and another weight than 1.
+func unweighted(a *peft.Adapter, weight float64) error {
+	if len(a.Added) > 0 && weight != 1 {
+		return fmt.Errorf("%w: adapter %q has modules, which are not linear: its weight %g is not 1", peft.ErrLossy, a.Name, weight)
+	}
+	return nil
+}
+
+// apply is the network of a state dict with adapters in it.
+func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*resnet.Net, error) {
 	merged, err := peft.Merge(sd, weights, adapters...)
 	if err != nil {
 		return nil, err
@@ -58,31 +74,35 @@ func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64)
 }
 
 // Graft adds to the description of a network, in a state dict as resnet.Net.StateDict
-// makes it, the modules of adapters whose tensors are there: what peft.Merge, which knows
-// no networks, leaves undone. Those of an adapter whose tensors were left out are not
-// added. The error wraps peft.ErrLossy where two adapters have modules at one unit.
+// makes it, the modules of adapters whose tensors were put there: what peft.Merge, which
+// knows no networks, leaves undone. The error wraps peft.ErrLossy where two adapters have
+// modules at one unit.
 func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
-	var there []*peft.Adapter
-	for _, a := range adapters {
-		if a.Extra != nil && present(sd, a.Extra) {
-			there = append(there, a)
-		}
-	}
-	modules, err := added(there)
+	modules, err := added(adapters)
 	if err != nil {
 		return err
 	}
 	return resnet.DescribeModules(sd, modules)
 }
 
-// present tells whether sd has all of the tensors' names.
-func present(sd, tensors *model.StateDict) bool {
-	for _, name := range tensors.Names() {
-		if _, ok := sd.Get(name); !ok {
-			return false
-		}
+// placed are the adapters whose extra tensors are used, as ExtraOnly and its like say,
+// after extras accepted that. Modules are among these tensors: they cannot be mixed.
+func placed(parts []Part, how string) ([]*peft.Adapter, error) {
+	if i, err := strconv.Atoi(how); err == nil {
+		return []*peft.Adapter{parts[i-1].Adapter}, nil
 	}
-	return true
+	var all []*peft.Adapter
+	for _, p := range parts {
+		if how == ExtraNone {
+			continue
+		}
+		if err := unweighted(p.Adapter, p.Weight); err != nil {
+			return nil, err
+		}
+		all = append(all, p.Adapter)
+	}
+	_, err := added(all)
+	return all, err
 }
 
 // added are the modules of adapters.

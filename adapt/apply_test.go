@@ -11,8 +11,8 @@ import (
 	"github.com/lowrank-go/lowrank/resnet"
 )
 
-// trained is a network after some steps of a method, and its adapter.
-func trained(t *testing.T, b *resnet.Net, o Options, name string) (*Network, *peft.Adapter) {
+// stepped is a network after some steps of a method, and its adapter.
+func stepped(t *testing.T, b *resnet.Net, o Options, name string) (*Network, *peft.Adapter) {
 	t.Helper()
 	n, err := New(b, o)
 	if err != nil {
@@ -39,8 +39,8 @@ func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range Methods() {
-			n, a := trained(t, base, Options{Method: Method(name), Classes: 3, Seed: 1}, "")
-			other, b := trained(t, base, Options{Method: "lora", Norms: peft.NormFrozen, Classes: 4, Seed: 2}, "other")
+			n, a := stepped(t, base, Options{Method: Method(name), Classes: 3, Seed: 1}, "")
+			other, b := stepped(t, base, Options{Method: "lora", Norms: peft.NormFrozen, Classes: 4, Seed: 2}, "other")
 			file, err := peft.NewFile(sd, nil, a, b)
 			if err != nil {
 				t.Fatal(err)
@@ -75,9 +75,9 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, a := trained(t, base, Options{Method: "bottleneck", Norms: peft.NormFrozen, Classes: 3, Seed: 1, Layers: []string{"layer1.*"}}, "a")
-	_, b := trained(t, base, Options{Method: "chapter", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer[12].0.conv1"}}, "b")
-	_, c := trained(t, base, Options{Method: "residual-serial-bn", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer3.*"}}, "c")
+	_, a := stepped(t, base, Options{Method: "bottleneck", Norms: peft.NormFrozen, Classes: 3, Seed: 1, Layers: []string{"layer1.*"}}, "a")
+	_, b := stepped(t, base, Options{Method: "chapter", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer[12].0.conv1"}}, "b")
+	_, c := stepped(t, base, Options{Method: "residual-serial-bn", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer3.*"}}, "c")
 	// Heads cannot be mixed either.
 	for _, x := range []*peft.Adapter{b, c} {
 		for _, name := range slices.Clone(x.Extra.Names()) {
@@ -101,6 +101,46 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 	}
 	if _, err := Apply(base, file, nil, []float64{1}); err == nil {
 		t.Error("too few weights are accepted")
+	}
+	// The same by parts: Merge, Sum and Tasks.
+	for how, want := range map[string]int{ExtraOnly: 2, ExtraMix: 2, ExtraNone: 0, "1": 2} {
+		parts := []Part{{c, 1}}
+		merged, _, err := Merge(sd, parts, how)
+		if err != nil {
+			t.Fatalf("%q: %v", how, err)
+		}
+		net, err := resnet.Load(merged, resnet.Options{})
+		if err != nil {
+			t.Fatalf("%q: %v", how, err)
+		}
+		sum, _, err := Sum(t.Context(), sd, parts, how, Rounding{})
+		if err != nil {
+			t.Fatalf("%q: %v", how, err)
+		}
+		sums, err := Apply(base, &peft.File{Adapters: []*peft.Adapter{sum}}, nil, nil)
+		if err != nil {
+			t.Fatalf("%q: %v", how, err)
+		}
+		if len(net.ModuleSpecs()) != want || !slices.Equal(logits(t, net), logits(t, sums)) {
+			t.Errorf("%q: modules at %d units, want %d, or another sum", how, len(net.ModuleSpecs()), want)
+		}
+	}
+	for _, parts := range [][]Part{{{c, .5}}, {{a, 1}, {b, 1}}} {
+		for _, how := range []string{ExtraOnly, ExtraMix} {
+			if _, _, err := Merge(sd, parts, how); !errors.Is(err, peft.ErrLossy) {
+				t.Errorf("%q: merged, %v", how, err)
+			}
+			if _, _, err := Sum(t.Context(), sd, parts, how, Rounding{}); !errors.Is(err, peft.ErrLossy) {
+				t.Errorf("%q: added up, %v", how, err)
+			}
+		}
+	}
+	tasks, err := NewTasks(base, file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if net, err := tasks.Switch("c"); err != nil || len(net.ModuleSpecs()) != 2 {
+		t.Errorf("switched: %v", err)
 	}
 	both, err := Apply(base, file, []string{"a", "c"}, nil)
 	if err != nil {

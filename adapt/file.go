@@ -2,7 +2,6 @@ package adapt
 
 import (
 	"encoding/json"
-	"reflect"
 
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
@@ -18,8 +17,7 @@ func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &peft.Adapter{Name: name, Norm: n.Options.Norms, Extra: model.NewStateDict()}
-	var frozen []string
+	a := &peft.Adapter{Name: name, Norm: n.Options.Norms}
 	for _, t := range n.Base.Sites() {
 		if d, ok := n.Changes[t.Name]; ok {
 			a.Modules = append(a.Modules, peft.Module{Name: t.Name, Delta: d})
@@ -29,20 +27,13 @@ func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, tensor := range after.Names() {
-		t, _ := after.Get(tensor)
-		if was, ok := base.Get(tensor); ok && reflect.DeepEqual(was, t) {
-			frozen = append(frozen, tensor)
-		} else {
-			a.Extra.Set(tensor, t)
-		}
-	}
+	a.Extra = replaced(base, after, nil)
 	if methods[n.Options.Method].module != nil {
 		if a.Added, err = json.Marshal(n.Base.ModuleSpecs()); err != nil {
 			return nil, err
 		}
 	}
-	return peft.NewFile(base, frozen, a)
+	return Bind(base, a)
 }
 
 // tensors are those of the network in a learner's state.

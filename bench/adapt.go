@@ -38,9 +38,12 @@ var tasks = []task{
 }
 
 var adaptMethods = []adapt.Method{
-	adapt.Head, adapt.Bias, adapt.BN, "lora", "lora-view", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial",
-	"conv1d", "loha", "lokr", adapt.Full, adapt.Scratch,
+	adapt.Head, adapt.Bias, adapt.BN, "lora", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial", "conv1d",
+	adapt.Full, adapt.Scratch, "lora-view", "loha", "lokr",
 }
+
+// extra are methods that are run last.
+const extra = 3
 
 // outcome is a run, as a line of JSON.
 type outcome struct {
@@ -71,9 +74,13 @@ func adapts(o options) error {
 	if err != nil {
 		return err
 	}
-	for seed := uint64(1); seed <= uint64(o.seeds); seed++ {
+	for round := range 2 * o.seeds {
+		seed, methods := uint64(round%o.seeds)+1, adaptMethods[:len(adaptMethods)-extra]
+		if round >= o.seeds {
+			methods = adaptMethods
+		}
 		for _, t := range tasks {
-			for _, m := range adaptMethods {
+			for _, m := range methods {
 				if !strings.Contains(t.name+" "+string(m), o.only) || slices.ContainsFunc(done, func(d outcome) bool {
 					return d.Task == t.name && d.Method == string(m) && d.Seed == seed
 				}) {

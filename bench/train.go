@@ -3,31 +3,21 @@ package main
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
-
-// what a step trains.
-type learns struct {
-	name  string
-	fixed bool
-	learn func(p *resnet.Param) bool
-	adapt func(u *resnet.Unit) (*resnet.Adaption, error)
-}
 
 // trains times training steps (forwards, backwards, SGD with momentum) and forward
 // passes of whole networks, and tells the peak memory of the process in them. Steps
 // that train only a part are compared with our own full step.
 func trains(o options) error {
-	head := func(p *resnet.Param) bool {
-		return strings.HasSuffix(p.Unit, "fc") || strings.HasSuffix(p.Unit, "linear")
-	}
-	norms := func(p *resnet.Param) bool { return head(p) || p.Kind == resnet.Gain || p.Kind == resnet.Shift }
+	threads := o.threads
 	fmt.Printf("%d threads\n%-44s %8s %9s %6s %7s %9s %6s\n", o.threads, "", "ms", "PyTorch", "ratio", "MiB", "PyTorch", "ratio")
 	for _, c := range []struct {
 		arch                 string
@@ -69,22 +59,27 @@ func trains(o options) error {
 			return [2]float64{mine, memory}, nil
 		}
 		var full [2]float64
-		for _, l := range []learns{
-			{name: "everything"},
-			{name: "LoRA of rank 4, norms fixed", fixed: true, learn: head, adapt: lora(4)},
-			{name: "LoRA of rank 4 and norms", learn: norms, adapt: lora(4)},
-			{name: "norms", learn: norms},
-			{name: "head, norms fixed", fixed: true, learn: head},
+		for _, o := range []adapt.Options{
+			{Method: adapt.Full},
+			{Method: "lora", Norms: peft.NormFrozen}, {Method: "lora"},
+			{Method: "cp", Norms: peft.NormFrozen}, {Method: "cp"},
+			{Method: "tucker", Norms: peft.NormFrozen},
+			{Method: "residual-parallel", Norms: peft.NormFrozen}, {Method: "residual-serial", Norms: peft.NormFrozen},
+			{Method: adapt.BN}, {Method: adapt.Head},
 		} {
-			f, err := step(net, l, x, c.classes, o.threads)
+			o.Classes, o.Batch = c.classes, c.batch
+			f, err := step(net, o, x, threads)
 			if err != nil {
 				return err
 			}
-			question := ""
-			if l.learn == nil {
-				question = "train"
+			name, question := string(o.Method), ""
+			switch {
+			case o.Method == adapt.Full:
+				name, question = "everything", "train"
+			case o.Norms != "":
+				name += ", norms fixed"
 			}
-			got, err := row(l.name, question, full, f)
+			got, err := row(name, question, full, f)
 			if err != nil {
 				return err
 			}
@@ -109,11 +104,12 @@ func trains(o options) error {
 }
 
 // step is a training step on x.
-func step(net *resnet.Net, what learns, x *conv.Map, classes, threads int) (func(), error) {
-	l, err := net.NewLearner(resnet.LearnerOptions{FixedNorms: what.fixed, Learn: what.learn, Adapt: what.adapt})
+func step(net *resnet.Net, o adapt.Options, x *conv.Map, threads int) (func(), error) {
+	n, err := adapt.New(net, o)
 	if err != nil {
 		return nil, err
 	}
+	l, classes := n.Learner, o.Classes
 	labels, g := make([]int, x.N), make([]float32, x.N*classes)
 	sgd := nn.SGD{Rate: 1e-3, Momentum: .9, Decay: 1e-4}
 	var velocity [][]float32
@@ -135,33 +131,4 @@ func step(net *resnet.Net, what learns, x *conv.Map, classes, threads int) (func
 		}
 		l.Updated()
 	}, nil
-}
-
-// lora gives every 3×3 convolution but the stem a branch: a 3×3 convolution to rank
-// channels and a 1×1 from there, of zeros.
-func lora(rank int) func(u *resnet.Unit) (*resnet.Adaption, error) {
-	rng := rand.New(rand.NewPCG(1, 1))
-	return func(u *resnet.Unit) (*resnet.Adaption, error) {
-		shape, geometry := u.Chain.Shape()
-		if shape[2] != 3 || shape[1] == 3 {
-			return nil, nil
-		}
-		down := &conv.Kernel{Shape: [4]int{rank, shape[1], 3, 3}, Weight: make([]float32, rank*shape[1]*9), Geometry: geometry}
-		up := &conv.Kernel{Shape: [4]int{shape[0], rank, 1, 1}, Weight: make([]float32, shape[0]*rank)}
-		var params []*resnet.Param
-		for i, k := range []*conv.Kernel{down, up} {
-			p := &resnet.Param{Name: fmt.Sprintf("%s.lora.%d", u.Name, i), Value: make([]float32, len(k.Weight)), Grad: make([]float32, len(k.Weight))}
-			if i == 0 {
-				for j := range p.Value {
-					p.Value[j] = float32(rng.NormFloat64()) / 16
-				}
-			}
-			params = append(params, p)
-		}
-		return &resnet.Adaption{Params: params, Parallel: &resnet.Branch{
-			Chain: &conv.Chain{Kind: conv.SVD, Rank: []int{rank}, Groups: 1, Stages: []*conv.Kernel{down, up}},
-			Load:  func(i int, w []float32) { copy(w, params[i].Value) },
-			Store: func(i int, g []float32) { copy(params[i].Grad, g) },
-		}}, nil
-	}
 }

@@ -124,14 +124,19 @@ func Hash(sd *model.StateDict, names []string) (string, error) {
 
 // kernel is the base's kernel that a module changes.
 func (m *Module) kernel(sd *model.StateDict) ([]float32, error) {
-	name := m.Name + ".weight"
+	return kernelIn(sd, m.Name, m.spec.Shape)
+}
+
+// kernelIn is the kernel of a module in a state dict, of the given shape but for ones
+// at the end.
+func kernelIn(sd *model.StateDict, module string, shape [4]int) ([]float32, error) {
+	name := module + ".weight"
 	t, ok := sd.Get(name)
 	if !ok {
 		return nil, fmt.Errorf("%w: it has no tensor %q, which the adapter changes", ErrBase, name)
 	}
-	want := m.spec.Shape[:]
-	if !slices.Equal(trim(t.Shape), trim(want)) {
-		return nil, fmt.Errorf("%w: %q has shape %v, the adapter changes one of %v", ErrBase, name, t.Shape, want)
+	if !slices.Equal(trim(t.Shape), trim(shape[:])) {
+		return nil, fmt.Errorf("%w: %q has shape %v, the adapter changes one of %v", ErrBase, name, t.Shape, shape)
 	}
 	v, err := t.Float32s()
 	if err != nil {

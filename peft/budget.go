@@ -101,8 +101,9 @@ func (q *queue) Pop() any {
 // NewLayer is the layer of a kernel for a kind with one rank that follows from singular
 // values, LoRA, LoRAView or Spatial, with the parameters of a unit of rank for its cost.
 // Of a kernel in groups the values are the root sums of squares over the groups, which
-// all have one rank. Of LoRAView a unit of rank is k values together. The error wraps
-// ErrSpec.
+// all have one rank. Of LoRAView a unit of rank is k values together. For a budget of
+// multiply-accumulates put the chain's of a change of rank 1 (Change.Costs) in place of
+// the cost. The error wraps ErrSpec.
 func NewLayer(spec Spec, kernel []float32) (Layer, error) {
 	if spec.Kind != LoRA && spec.Kind != LoRAView && spec.Kind != Spatial {
 		return Layer{}, fmt.Errorf("%w: %s has no rank of singular values", ErrSpec, spec.Kind)

@@ -81,6 +81,14 @@ func TestAllocationAgainstAllRanks(t *testing.T) {
 	}
 }
 
+// A square root of what is kept, in place of it, would take the cheap layer first.
+func TestAllocationCountsSquares(t *testing.T) {
+	ranks, err := Allocate(6, []Layer{{Singular: []float64{3}, Cost: 6}, {Singular: []float64{1}, Cost: 1}})
+	if err != nil || !slices.Equal(ranks, []int{1, 0}) {
+		t.Errorf("ranks %v (%v)", ranks, err)
+	}
+}
+
 func TestLayersOfKernels(t *testing.T) {
 	rng := seeded(21)
 	for _, s := range cases() {

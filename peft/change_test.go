@@ -357,6 +357,7 @@ func TestGradientsAreAdjoints(t *testing.T) {
 	eachCase(t, func(t *testing.T, s Spec, rng *rand.Rand) {
 		c, base := random[float64](t, s, rng)
 		g := gaussian[float64](s.kernelLen(), rng)
+		kept := slices.Clone(g)
 		whole := kernelOf(t, c, base)
 		for _, f := range c.Factors() {
 			if s.Kind == Axial && len(s.Axes) > 1 {
@@ -383,6 +384,9 @@ func TestGradientsAreAdjoints(t *testing.T) {
 			}
 			copy(f.Value, was)
 			c.Pull(g, base)
+			if !slices.Equal(g, kept) {
+				t.Fatal("Pull wrote to the kernel's gradient")
+			}
 			if a, b := dot(k, g), dot(phi, f.Grad); math.Abs(a-b) > 1e-12*(1+math.Abs(a))*float64(len(g)) {
 				t.Errorf("%s: %g and %g", f.Name, a, b)
 			}

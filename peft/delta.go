@@ -16,8 +16,9 @@ type Factor[T Float] struct {
 	Grad []T
 }
 
-// gradient is Grad, allocated where it is not yet.
-func (f *Factor[T]) gradient() []T {
+// Gradient is Grad, allocated where it is not yet: for an optimiser that wants to hold
+// on to it before the first step. It stays the same memory.
+func (f *Factor[T]) Gradient() []T {
 	if f.Grad == nil {
 		f.Grad = make([]T, len(f.Value))
 	}
@@ -37,6 +38,7 @@ type Change[T Float] struct {
 	start     []T        // their ΔW, without λ; nil where it must be computed
 	ratio     []T        // of DoRA, m/n for each output
 	scratch   []T
+	pulled    []T // the gradient on its way to the factors
 }
 
 // Delta is a change in the precision of networks.
@@ -200,14 +202,24 @@ func ratio[T Float](m, n T) T {
 // the gradient in the kernel that Materialise makes of base. DoRA's n counts as fixed
 // (Liu et al. 2024, section 4.3). dkernel is not changed.
 func (c *Change[T]) Pull(dkernel, base []T) {
-	d, l := c.delta(base), T(c.Lambda())
-	g := make([]T, len(dkernel))
-	copy(g, dkernel)
-	if c.magnitude != nil {
-		c.pullMagnitude(g, d, base, l)
+	l := T(c.Lambda())
+	if c.magnitude == nil && c.lambda == nil {
+		c.net.prepare(base) // the product itself is not needed
+		if l == 1 {
+			c.net.backward(dkernel)
+			return
+		}
 	}
-	if c.lambda != nil {
-		c.lambda.gradient()[0] = dot(g, d)
+	g := c.gradient()
+	copy(g, dkernel)
+	if c.magnitude != nil || c.lambda != nil {
+		d := c.delta(base)
+		if c.magnitude != nil {
+			c.pullMagnitude(g, d, base, l)
+		}
+		if c.lambda != nil {
+			c.lambda.Gradient()[0] = dot(g, d)
+		}
 	}
 	for i := range g {
 		g[i] *= l
@@ -215,11 +227,18 @@ func (c *Change[T]) Pull(dkernel, base []T) {
 	c.net.backward(g)
 }
 
+func (c *Change[T]) gradient() []T {
+	if c.pulled == nil {
+		c.pulled = make([]T, c.spec.kernelLen())
+	}
+	return c.pulled
+}
+
 // pullMagnitude writes the gradient of DoRA's norms and makes of g the gradient in
 // W₀ + λ·ΔW.
 func (c *Change[T]) pullMagnitude(g, d, base []T, l T) {
 	row := len(g) / c.spec.Shape[0]
-	grad := c.magnitude.gradient()
+	grad := c.magnitude.Gradient()
 	for o := range c.spec.Shape[0] {
 		w, v, g := base[o*row:(o+1)*row], d[o*row:(o+1)*row], g[o*row:(o+1)*row]
 		n := norm(l, w, v)

@@ -5,7 +5,8 @@
 // # Kinds
 //
 // A [Change] makes the kernel W₀ + λ·ΔW, of O×C×k×k here, from factors; of a kernel in
-// g groups every formula holds for each group, and O and C are those of a group:
+// g groups the formulas hold for each group, and O and C are those of a group, but for
+// lora-view, loha and lokr, which take the weights as the one array they are in memory:
 //
 //	kind       ΔW[o,c,t], t = (h,w)                             parameters of a group
 //	lora       Σ_r up[o,r]·down[r,c,t]                          R(O + C·k²)

@@ -125,6 +125,11 @@ func TestTargetsMatchAsPEFTDoes(t *testing.T) {
 			t.Errorf("%s on %s: %t, %v", c.target, c.module, got, err)
 		}
 	}
+	for module, want := range map[string]float64{"conv1": 3, "layer1.conv1": 3, "myconv1": 1, "conv12": 1} {
+		if got, err := (ordered{{"conv1", 3}}).of(module, 1); err != nil || got != want {
+			t.Errorf("pattern conv1 on %s: %g, %v", module, got, err)
+		}
+	}
 	for _, bad := range []string{`"("`, `3`} {
 		if _, err := MatchTarget(json.RawMessage(bad), "x"); !errors.Is(err, ErrFile) {
 			t.Errorf("%s: %v", bad, err)
@@ -190,6 +195,33 @@ func TestPEFTRoundTrips(t *testing.T) {
 			if err != nil || err2 != nil || !in || out {
 				t.Errorf("%s: target %s on %s", name, c.Target, m.Name)
 			}
+		}
+	}
+}
+
+// The stem's rank and scale are not those of modules whose names end as its does.
+func TestPEFTPatternsAreOfOneModule(t *testing.T) {
+	var a Adapter
+	var sites []Site
+	for i, name := range []string{"layer1.0.conv1", "conv1", "layer2.0.conv1"} {
+		s := Site{Name: name, Shape: [4]int{6, 4, 3, 3}}
+		d, err := New(Spec{Kind: LoRA, Shape: s.Shape, Rank: []int{i + 1}, Scale: float64(i + 2)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sites, a.Modules = append(sites, s), append(a.Modules, Module{Name: name, Delta: d})
+	}
+	config, sd, err := EncodePEFT(&a, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodePEFT(config, sd, sites)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range got.Modules {
+		if m.Lambda() != float64(i+2) || m.Spec().Rank[0] != i+1 {
+			t.Errorf("%s: λ %g, rank %v", m.Name, m.Lambda(), m.Spec().Rank)
 		}
 	}
 }

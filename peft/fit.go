@@ -23,8 +23,8 @@ import (
 // and Full, by least squares. Tucker2 and Tucker4 are fitted by HOOI, CP and CP4 by
 // alternating least squares and then made stable by the error-preserving correction
 // (Phan et al. 2020), TKDCPD as its own package does, LoKr with a rank by truncating
-// the full one: good, not provably best. LoHa, and a LoKr with a core of taps, have no
-// fit; the error wraps ErrLossy.
+// the full one, LoHa by least squares for its products in turn: good, not provably
+// best. LoHa and LoKr with a core of taps have no fit; the error wraps ErrLossy.
 //
 // base is the frozen kernel, which Series is fitted against and whose norms, with ΔW,
 // DoRA takes; nil for others.
@@ -95,7 +95,9 @@ func (c *Change[T]) fit(ctx context.Context, x []float64, base []T) error {
 	case kinds[s.Kind].linear && s.Kind != Series:
 		c.fitLinear(x)
 		return nil
-	case s.Kind == LoHa || s.Kind == LoKr && s.Mid:
+	case s.Kind == LoHa && !s.Mid:
+		return c.fitHadamard(ctx, x)
+	case s.Mid:
 		return fmt.Errorf("%w: no fit is known", ErrLossy)
 	case s.Kind == LoKr:
 		return c.fitKronecker(ctx, x)
@@ -148,7 +150,7 @@ func (c *Change[T]) fitGroup(ctx context.Context, g int, x []float64, base []T) 
 func (c *Change[T]) set(name string, g int, m []float64, shape ...int) {
 	f := c.Factor(name)
 	groups := c.spec.groups()
-	if c.spec.Kind == LoRAView || c.spec.Kind == LoKr {
+	if k := c.spec.Kind; k == LoRAView || k == LoKr || k == LoHa {
 		groups = 1
 	}
 	n := len(f.Value) / groups

@@ -18,7 +18,7 @@ func TestExtractionFindsWhatTheKindMade(t *testing.T) {
 		c, base := random[float32](t, s, rng)
 		want := kernelOf(t, c, base)
 		got, relError, err := Extract(context.Background(), s, want, base, Rule{})
-		if s.Kind == LoHa || s.Kind == LoKr && s.Mid {
+		if s.Mid {
 			if !errors.Is(err, ErrLossy) {
 				t.Errorf("error %v", err)
 			}
@@ -31,6 +31,8 @@ func TestExtractionFindsWhatTheKindMade(t *testing.T) {
 		switch s.Kind {
 		case CP, CP4, TKDCPD: // alternating, and corrected at the price of 1 % more error
 			most = 2e-2
+		case LoHa: // alternating, from a start that knows little
+			most = 0.6
 		}
 		if relError > most {
 			t.Errorf("relative error %g", relError)
@@ -170,5 +172,26 @@ func TestDoRAExtractionTakesTheTunedNorms(t *testing.T) {
 	}
 	if d := distance(kernelOf(t, c, base), x); d > 1e-5 {
 		t.Errorf("relative difference %g", d)
+	}
+}
+
+// LoHa contains LoRA of its rank, and for twice the parameters does better.
+func TestLoHaExtractionBeatsLoRA(t *testing.T) {
+	rng := seeded(30)
+	s := Spec{Kind: LoHa, Shape: [4]int{16, 12, 3, 3}, Rank: []int{3}}
+	made, _ := random[float32](t, s, rng)
+	for name, x := range map[string][]float32{"noise": gaussian[float32](s.kernelLen(), rng), "loha": kernelOf(t, made, nil)} {
+		_, hadamard, err := Extract(context.Background(), s, x, nil, Rule{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, matrix, err := Extract(context.Background(), Spec{Kind: LoRA, Shape: s.Shape, Rank: s.Rank}, x, nil, Rule{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: LoHa %.3f, LoRA %.3f", name, hadamard, matrix)
+		if hadamard > 0.95*matrix {
+			t.Errorf("%s: LoHa loses %g, LoRA %g", name, hadamard, matrix)
+		}
 	}
 }

@@ -1,10 +1,11 @@
 package peft
 
 import (
-	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,132 +24,8 @@ const (
 // peftPrefix begins the name of every tensor of a PEFT adapter.
 const peftPrefix = "base_model.model."
 
-// hfConfig are the fields of adapter_config.json that decide what the tensors mean.
-type hfConfig struct {
-	Type      string  `json:"peft_type"`
-	Base      *string `json:"base_model_name_or_path"`
-	Bias      string  `json:"bias,omitempty"`
-	Inference bool    `json:"inference_mode"`
-	// LoRA's, and for LoHa and LoKr.
-	R            int      `json:"r"`
-	LoRAAlpha    *float64 `json:"lora_alpha,omitempty"`
-	Alpha        *float64 `json:"alpha,omitempty"`
-	RankPattern  ordered  `json:"rank_pattern"`
-	AlphaPattern ordered  `json:"alpha_pattern"`
-	Stabilised   bool     `json:"use_rslora,omitempty"`
-	DoRA         bool     `json:"use_dora,omitempty"`
-	FanInOut     bool     `json:"fan_in_fan_out,omitempty"`
-	// LoHa's and LoKr's.
-	Effective bool            `json:"use_effective_conv2d,omitempty"`
-	Both      bool            `json:"decompose_both,omitempty"`
-	Factor    int             `json:"decompose_factor,omitempty"`
-	Modules   []string        `json:"modules_to_save"`
-	Target    json.RawMessage `json:"target_modules"`
-	TaskType  *string         `json:"task_type"`
-}
-
-// ordered is a JSON object of numbers whose order counts: the first key that matches a
-// module's name decides.
-type ordered []pattern
-
-type pattern struct {
-	key   string
-	value float64
-}
-
-// UnmarshalJSON reads an object or null.
-func (o *ordered) UnmarshalJSON(text []byte) error {
-	*o = nil
-	dec := json.NewDecoder(bytes.NewReader(text))
-	t, err := dec.Token()
-	if err != nil || t == nil {
-		return err
-	}
-	if t != json.Delim('{') {
-		return fmt.Errorf("%s where an object of numbers is wanted", text)
-	}
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return err
-		}
-		var p pattern
-		p.key, _ = t.(string)
-		if err := dec.Decode(&p.value); err != nil {
-			return err
-		}
-		*o = append(*o, p)
-	}
-	return nil
-}
-
-// MarshalJSON writes an object.
-func (o ordered) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, p := range o {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		key, err := json.Marshal(p.key)
-		if err != nil {
-			return nil, err
-		}
-		value, err := json.Marshal(p.value)
-		if err != nil {
-			return nil, err
-		}
-		b.Write(key)
-		b.WriteByte(':')
-		b.Write(value)
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
-// of is the value for a module: that of the first key that, as a regular expression,
-// matches its name or what follows a dot in it.
-func (o ordered) of(module string, otherwise float64) (float64, error) {
-	for _, p := range o {
-		if p.key == module {
-			return p.value, nil
-		}
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + p.key + `)$`)
-		if err != nil {
-			return 0, fmt.Errorf("%w: pattern %q: %w", ErrFile, p.key, err)
-		}
-		if re.MatchString(module) {
-			return p.value, nil
-		}
-	}
-	return otherwise, nil
-}
-
-// exact is the pattern that matches one module alone: a bare name would match every
-// module whose name ends with it.
-func exact(module string) string { return "^" + regexp.QuoteMeta(module) }
-
-// MatchTarget reports whether PEFT's target_modules, given as JSON, name a module: a
-// list has names, or what follows a dot in them; a string is a regular expression for
-// the whole name. The error wraps ErrFile.
-func MatchTarget(target json.RawMessage, module string) (bool, error) {
-	var list []string
-	if err := json.Unmarshal(target, &list); err == nil {
-		return slices.ContainsFunc(list, func(e string) bool { return module == e || strings.HasSuffix(module, "."+e) }), nil
-	}
-	var text string
-	if err := json.Unmarshal(target, &text); err != nil {
-		return false, fmt.Errorf("%w: target_modules %s: want a list or a regular expression", ErrFile, target)
-	}
-	re, err := regexp.Compile(`^(?:` + text + `)$`)
-	if err != nil {
-		return false, fmt.Errorf("%w: target_modules %q: %w", ErrFile, text, err)
-	}
-	return re.MatchString(module), nil
-}
-
 // ReadPEFT reads an adapter that Hugging Face's PEFT saved, the directory's
-// adapter_config.json and adapter_model.safetensors, for a base with the given sites:
+// adapter_config.json and adapter_model.safetensors, or the .bin of old versions, for a base with the given sites:
 // LoRA with and without DoRA, LoHa, LoKr, and modules_to_save, which become Extra. The
 // batch-norm policy follows from which tensors those are. Errors wrap ErrFile, or
 // ErrLossy for a LoRA of a kernel in groups, which PEFT runs but which is no change of
@@ -158,7 +35,11 @@ func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	sd, err := model.ReadFile(filepath.Join(dir, peftTensors))
+	path := filepath.Join(dir, peftTensors)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		path = filepath.Join(dir, "adapter_model.bin") // of versions before 0.7
+	}
+	sd, err := model.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +63,7 @@ var hadamardNames = []string{
 
 // DecodePEFT is ReadPEFT for the content of the two files.
 func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, error) {
-	var c hfConfig
+	c := hfConfig{R: 8} // PEFT's own default
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFile, peftConfig, err)
 	}
@@ -261,31 +142,6 @@ func splitPEFT(name string) (module, param string) {
 		return m, first + "." + last
 	}
 	return "", ""
-}
-
-// scale is λ of a module: PEFT does not store it.
-func (c *hfConfig) scale(module string, rank int) (float64, error) {
-	r, err := c.RankPattern.of(module, float64(c.R))
-	if err != nil {
-		return 0, err
-	}
-	if rank > 0 && float64(rank) != r {
-		return 0, fmt.Errorf("%w: a rank of %g by %s, of %d in the tensors", ErrFile, r, peftConfig, rank)
-	}
-	of, alpha := c.LoRAAlpha, 8.
-	if c.Type != "LORA" {
-		of = c.Alpha
-	}
-	if of != nil {
-		alpha = *of
-	}
-	if alpha, err = c.AlphaPattern.of(module, alpha); err != nil {
-		return 0, err
-	}
-	if r < 1 || r != float64(int(r)) {
-		return 0, fmt.Errorf("%w: a rank of %g by %s", ErrFile, r, peftConfig)
-	}
-	return AlphaOverRank(alpha, int(r), c.Stabilised), nil
 }
 
 // policyOf is the batch-norm policy that would leave such tensors.
@@ -412,64 +268,6 @@ func (c *Change[T]) peftRank() int {
 	}
 	split := c.spec.split()
 	return max(split[0], split[1], c.spec.Shape[0]/split[0], c.spec.Shape[1]/split[1])
-}
-
-// first sets the fields that all modules share from the first.
-func (c *hfConfig) first(d *Delta, rank int, al float64) {
-	c.R, c.DoRA, c.Effective, c.Both = rank, d.spec.DoRA, d.spec.Mid, d.spec.Both
-	if c.Type == "LORA" {
-		c.LoRAAlpha = &al
-	} else {
-		c.Alpha = &al
-	}
-	if c.Type == "LOKR" {
-		c.Factor = -1
-		s := Spec{Shape: d.spec.Shape}
-		if split := d.spec.split(); split != s.split() {
-			c.Factor = split[0]
-		}
-	}
-}
-
-func (c *hfConfig) alphaValue() float64 {
-	if c.Type == "LORA" {
-		return *c.LoRAAlpha
-	}
-	return *c.Alpha
-}
-
-// fits reports what PEFT would lay out otherwise than d has it.
-func (c *hfConfig) fits(d *Delta) error {
-	s := d.spec
-	if s.DoRA != c.DoRA {
-		return fmt.Errorf("%w: learned norms here and not in other modules", ErrLossy)
-	}
-	if c.Type == "LORA" {
-		return nil
-	}
-	if s.DoRA {
-		return fmt.Errorf("%w: PEFT has no learned norms of %s", ErrLossy, s.Kind)
-	}
-	if s.Shape[2]*s.Shape[3] > 1 && s.Mid != c.Effective || s.Both != c.Both {
-		return fmt.Errorf("%w: a core of taps, or ranks for both factors, here and not in other modules", ErrLossy)
-	}
-	if s.Kind != LoKr {
-		return nil
-	}
-	split := s.split()
-	balanced := Spec{Shape: s.Shape}
-	if c.Factor < 0 && split != balanced.split() || c.Factor > 0 && (split[0] != c.Factor || split[1] != c.Factor) {
-		return fmt.Errorf("%w: a first factor of %v, which no decompose_factor gives in all modules", ErrLossy, split)
-	}
-	rank := d.peftRank()
-	two := max(s.Shape[0]/split[0], s.Shape[1]/split[1])
-	if low := 2*rank < two; low != (len(s.Rank) > 0) {
-		return fmt.Errorf("%w: PEFT has a second factor of rank %d where that is below half of %d, and a whole one otherwise", ErrLossy, rank, two)
-	}
-	if s.Both && 2*rank >= max(split[0], split[1]) {
-		return fmt.Errorf("%w: PEFT has a first factor of rank %d only where that is below half of %d", ErrLossy, rank, max(split[0], split[1]))
-	}
-	return nil
 }
 
 // WritePEFT writes the directory that PEFT loads; see EncodePEFT. Each file is written

@@ -25,8 +25,8 @@ func flatName(prefix, module string) string {
 
 // DecodeLyCORIS reads the tensors of a LyCORIS or kohya file, for a base with the given
 // sites: LoCon (LoRA) with and without a mid (Tucker2), LoHa, LoKr, full changes, and
-// DoRA's norms of outputs. λ is α/rank, with 1 where there is no α and for a LoKr whose
-// factors are both whole. prefix is what the names begin with, LyCORISPrefix if empty.
+// DoRA's norms of outputs. λ is α/rank, and 1 where there is no α or it is 0, and for a
+// LoKr whose factors are both whole. prefix is what the names begin with, LyCORISPrefix if empty.
 // Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups.
 func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, error) {
 	if prefix == "" {
@@ -77,7 +77,7 @@ func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, 
 	for _, name := range names {
 		site := byName[name]
 		d, err := site.unpublish(found[name], func(rank int) (float64, error) {
-			if al, ok := alphas[name]; ok && rank > 0 {
+			if al := alphas[name]; al != 0 && rank > 0 { // 0 means none to LyCORIS too
 				return AlphaOverRank(al, rank, false), nil
 			}
 			return 1, nil
@@ -131,6 +131,9 @@ func EncodeLyCORIS(a *Adapter, prefix string) (*model.StateDict, error) {
 			if len(d.spec.Rank) > 0 {
 				al = float64(d.spec.Rank[0])
 			}
+		}
+		if al == 0 && d.spec.Kind == LoKr {
+			al = 1 // whole factors have no scale, but LyCORIS wants to see one
 		}
 		key := flatName(prefix, m.Name)
 		if _, ok := sd.Get(key + ".alpha"); ok {

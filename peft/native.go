@@ -231,9 +231,6 @@ func FromStateDict(sd *model.StateDict) (*File, error) {
 func readChange(r *reader, mm moduleMeta, key string) (*Delta, error) {
 	// What the factors take must be in the file, before memory is made for it.
 	if need, have := mm.Spec.Params(), r.elements(key); need > have {
-		if err := mm.Spec.Validate(); err != nil {
-			return nil, err
-		}
 		return nil, fmt.Errorf("%s has %d values, the file %d", mm.Spec.Kind, need, have)
 	}
 	d, err := New(mm.Spec)

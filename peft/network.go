@@ -102,11 +102,18 @@ func (n *network[T]) add(t *term, sizes map[byte]int) *node[T] {
 
 // forward is the array for the factors as they are; the memory is the network's.
 func (n *network[T]) forward(base []T) []T {
+	n.prepare(base)
+	n.root.combine()
+	return n.root.value
+}
+
+// prepare computes all that backward reads: the operands of the root.
+func (n *network[T]) prepare(base []T) {
 	for _, b := range n.bases {
 		b.value = base
 	}
-	n.root.compute()
-	return n.root.value
+	n.root.x.compute()
+	n.root.y.compute()
 }
 
 func (v *node[T]) compute() {
@@ -118,6 +125,11 @@ func (v *node[T]) compute() {
 	}
 	v.x.compute()
 	v.y.compute()
+	v.combine()
+}
+
+// combine computes v from its operands.
+func (v *node[T]) combine() {
 	if v.value == nil {
 		v.value = make([]T, v.length)
 	}
@@ -131,14 +143,15 @@ func (v *node[T]) compute() {
 }
 
 // backward overwrites the gradients of the factors with those that follow from
-// grad, the root's, for the values that forward left.
+// grad, the root's, for the values that forward or
+// prepare left.
 func (n *network[T]) backward(grad []T) { n.root.pull(grad) }
 
 func (v *node[T]) pull(grad []T) {
 	switch {
 	case !v.learned:
 	case v.factor != nil:
-		copy(v.factor.gradient(), grad)
+		copy(v.factor.Gradient(), grad)
 	case v.sum:
 		v.x.pull(grad)
 		v.y.pull(grad)
@@ -154,7 +167,7 @@ func (v *node[T]) pullThrough(c *contraction[T], grad []T, other *node[T]) {
 		return
 	}
 	if v.factor != nil {
-		c.run(v.factor.gradient(), grad, other.value)
+		c.run(v.factor.Gradient(), grad, other.value)
 		return
 	}
 	if v.grad == nil {

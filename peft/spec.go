@@ -196,6 +196,11 @@ func (s *Spec) Params() int {
 	return n
 }
 
+// String says what the change is: its kind, ranks and size.
+func (s Spec) String() string {
+	return fmt.Sprintf("%s %v of %v, %d parameters", s.Kind, s.Rank, s.Shape, s.Params())
+}
+
 // leaves appends the factors of t.
 func leaves(t *term, to []*term) []*term {
 	if t.x != nil {

@@ -1,10 +1,6 @@
 package peft
 
-import (
-	"fmt"
-
-	"github.com/lowrank-go/lowrank/conv"
-)
+import "github.com/lowrank-go/lowrank/conv"
 
 // Stage is one convolution of the chain that computes λ·ΔW * x beside the frozen
 // convolution. Its weight is a factor; the last stage's is multiplied by λ.
@@ -37,14 +33,14 @@ func (s *Stage[T]) Load(dst []T) {
 // Store overwrites the gradient of the factor, and of λ where it is learned and the
 // stage the last, from grad, the gradient in the weight that Load gives.
 func (s *Stage[T]) Store(grad []T) {
-	to := s.factor.gradient()
+	to := s.factor.Gradient()
 	copy(to, grad)
 	if s.last == nil {
 		return
 	}
 	l := T(s.last.Lambda())
 	if s.last.lambda != nil {
-		s.last.lambda.gradient()[0] = dot(grad, s.factor.Value)
+		s.last.lambda.Gradient()[0] = dot(grad, s.factor.Value)
 	}
 	for i := range to {
 		to[i] *= l
@@ -233,52 +229,4 @@ func axialStages(s *Spec) []step {
 		return nil
 	}
 	return []step{{factor: name, shape: shape, geometry: g}}
-}
-
-// Plan is a way to compute with a change while it is trained.
-type Plan string
-
-// The plans.
-const (
-	// Materialised adds ΔW to the kernel once a step and pulls the kernel's
-	// gradient back: the cost of building it does not depend on the batch.
-	Materialised Plan = "materialise"
-	// Chained runs the chain beside the frozen convolution, which then needs no
-	// gradient of its kernel.
-	Chained Plan = "chain"
-)
-
-// Plan is the cheaper plan of a training step on a batch of maps of h×w. With B the
-// MACs of the frozen convolution on the batch, and N those of the chain and M those of
-// multiplying the factors out, a chained step costs 2B + 3N and a materialised one
-// 3B + 3M: chained where N < B/3 + M.
-func (c *Change[T]) Plan(batch, h, w int) Plan {
-	chain, build, base := c.Costs(batch, h, w)
-	if chain > 0 && 3*chain < base+3*build {
-		return Chained
-	}
-	return Materialised
-}
-
-// Costs are the multiply-accumulates of one forward pass of a batch of maps of h×w
-// through the chain (0 where there is none), of multiplying the factors out to ΔW, and
-// of the frozen convolution on the batch.
-func (c *Change[T]) Costs(batch, h, w int) (chain, build, base int64) {
-	frozen := &conv.Kernel{Shape: c.spec.Shape, Geometry: c.spec.Geometry}
-	oh, ow := frozen.OutputSize(h, w)
-	base = int64(batch) * int64(oh) * int64(ow) * int64(c.spec.kernelLen())
-	for _, s := range c.Stages() {
-		k := &conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}
-		if s.AfterBase {
-			h, w = oh, ow
-		}
-		h, w = k.OutputSize(h, w)
-		chain += int64(batch) * int64(h) * int64(w) * int64(len(s.factor.Value))
-	}
-	return chain, c.net.build, base
-}
-
-// String says what the change is: its kind, ranks and size.
-func (s Spec) String() string {
-	return fmt.Sprintf("%s %v of %v, %d parameters", s.Kind, s.Rank, s.Shape, s.Params())
 }

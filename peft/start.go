@@ -9,8 +9,8 @@ import (
 )
 
 // DefaultGain is the norm of a basis row of LoRA's own initialiser, a uniform
-// distribution of variance 1/(3·C·k²) (He initialisation with a = √5).
-var DefaultGain = math.Sqrt(1. / 3)
+// distribution of variance 1/(3·C·k²) (He initialisation with a = √5): √(1/3).
+const DefaultGain = 0.5773502691896258
 
 // Init draws the factors so that ΔW is exactly zero and its first step as large as
 // gain says, whatever the kind: ΔW is Z·D of the factor Z of the output channels,

@@ -190,3 +190,17 @@ func TestAnchoredChangesStartAtZeroAndLive(t *testing.T) {
 		}
 	})
 }
+
+// A filter of zeros has no norm to keep: its change learns all the same.
+func TestDoRAOfADeadFilter(t *testing.T) {
+	rng := seeded(5)
+	s := Spec{Kind: LoRA, Shape: [4]int{3, 4, 3, 3}, Rank: []int{2}, DoRA: true}
+	base := gaussian[float64](s.kernelLen(), rng)
+	clear(base[36:72])
+	c := started(t, s, 1, 0, base)
+	c.Pull(gaussian[float64](len(base), rng), base)
+	up := c.Factor("up").Grad
+	if slices.ContainsFunc(up, func(v float64) bool { return v == 0 || v-v != 0 }) || c.Factor("magnitude").Grad[1] != 0 {
+		t.Errorf("gradients %v, of the norms %v", up, c.Factor("magnitude").Grad)
+	}
+}

@@ -103,6 +103,21 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 	return &l.net, nil
 }
 
+// Strip is sd, aliased, without what training wrappers put before every name, such as
+// "module.".
+func Strip(sd *model.StateDict) *model.StateDict {
+	prefix := commonPrefix(sd)
+	out := model.NewStateDict()
+	for k, v := range sd.Meta {
+		out.Meta[k] = v
+	}
+	for _, name := range sd.Names() {
+		t, _ := sd.Get(name)
+		out.Set(strings.TrimPrefix(name, prefix), t)
+	}
+	return out
+}
+
 func commonPrefix(sd *model.StateDict) string {
 	strip := ""
 next:

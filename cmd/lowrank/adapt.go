@@ -48,7 +48,7 @@ type adaptFlags struct {
 }
 
 func newAdapt() *cobra.Command {
-	f := adaptFlags{recipeFlags: recipeFlags{Recipe: train.Recipe{Epochs: 10, Optimiser: train.Adam, Warmup: 1}}}
+	f := adaptFlags{recipeFlags: recipeFlags{Recipe: train.Recipe{Epochs: 10, Optimiser: train.Adam, Rate: .01, Warmup: 1}}}
 	cmd := &cobra.Command{
 		Use:   "adapt [MODEL] --data DATA --method METHOD -o ADAPTER",
 		Short: "Adapt a frozen network to new data with few parameters",

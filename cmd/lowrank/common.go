@@ -26,9 +26,14 @@ type modelFlags struct {
 }
 
 func (f *modelFlags) add(cmd *cobra.Command) {
+	f.addReading(cmd)
+	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
+}
+
+// addReading is add for commands that run no network.
+func (f *modelFlags) addReading(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
 	cmd.Flags().IntVar(&f.dilate, "dilate", autoDilate, "of segmentation networks, for files that do not say it and for new ones: how many last stages keep their resolution and dilate; -1 means 1 for 32×32 networks and 2 for others")
-	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
 }
 

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
 
@@ -72,8 +74,11 @@ func reportSegmentation(w io.Writer, asJSON bool, net *resnet.Net, set dataset.S
 func newEval() *cobra.Command {
 	var mf modelFlags
 	var df dataFlags
+	var ff foreignFlags
+	var adapter string
+	var forceBase bool
 	cmd := &cobra.Command{
-		Use:   "eval [MODEL] [--data DATA]",
+		Use:   "eval [MODEL] [--adapter ADAPTER] [--data DATA]",
 		Short: "Score a network on labelled images",
 		Long: `Runs a residual network over labelled images and reports top-1 and top-5
 accuracy, the mean cross-entropy, parameters and multiply-accumulates. MODEL is
@@ -83,19 +88,25 @@ glyphs:letters.
 
 A segmentation network is scored on images with masks, by the mean over the classes
 that occur of intersection over union, and by the share of the pixels that are
-right; masks are brought to the size of the network's inputs, by the nearest pixel.`,
+right; masks are brought to the size of the network's inputs, by the nearest pixel.
+
+--adapter FILE, or FILE:NAME for one task of several, puts an adapter into the network
+first, in memory; see lowrank merge.`,
 		Example: `  lowrank eval
   lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
   lowrank eval small.safetensors --data folder:images.zip --json
-  lowrank eval segments.safetensors --data glyphs:segments`,
+  lowrank eval segments.safetensors --data glyphs:segments
+  lowrank eval embedded --adapter tasks.safetensors:digits --data glyphs:digits`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := argument(args)
-			df.forModel(path)
+			if adapter == "" {
+				df.forModel(path)
+			}
 			if df.data == "" {
 				return usagef("eval needs --data; see lowrank eval --help")
 			}
-			net, err := mf.net(path)
+			net, err := mf.adapted(path, adapter, &ff, forceBase)
 			if err != nil {
 				return err
 			}
@@ -134,5 +145,28 @@ right; masks are brought to the size of the network's inputs, by the nearest pix
 	}
 	mf.add(cmd)
 	df.add(cmd)
+	ff.add(cmd)
+	cmd.Flags().StringVar(&adapter, "adapter", "", "put this adapter, FILE or FILE:NAME, into the network")
+	cmd.Flags().BoolVar(&forceBase, "force-base", false, "though it was made for another network")
 	return cmd
+}
+
+// adapted is the network with the adapter in it, where one is named.
+func (f *modelFlags) adapted(path, adapter string, ff *foreignFlags, force bool) (*resnet.Net, error) {
+	if adapter == "" {
+		return f.net(path)
+	}
+	t, err := f.target(path, force)
+	if err != nil {
+		return nil, err
+	}
+	a, err := t.adapter(adapter, ff)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := adapt.NewTasks(t.net, &peft.File{Adapters: []*peft.Adapter{a}}, true) // checked by then
+	if err != nil {
+		return nil, err
+	}
+	return tasks.Switch(a.Name)
 }

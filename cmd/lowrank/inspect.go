@@ -8,6 +8,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/vbmf"
 )
@@ -48,10 +49,15 @@ finds in their unfoldings (output mode, input mode), and says what can be
 compressed and why the rest can't. MODEL is a PyTorch checkpoint, a safetensors
 file, an output of compress or train, a .npz file, or a .npy file or directory of
 them; or, where it is left out or "embedded", the network in the program.
-Where the network is not known its kernels are listed without costs.`,
+Where the network is not known its kernels are listed without costs.
+
+Of an adapter file it lists the adapters: kinds and ranks of their changes, what
+becomes of the batch norms, the tensors that stand in place of the network's, and
+the SHA-256 of what the network must have.`,
 		Example: `  lowrank inspect
   lowrank inspect resnet20.th
-  lowrank inspect model.safetensors --json`,
+  lowrank inspect model.safetensors --json
+  lowrank inspect digits-adapter.safetensors`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opt, err := mf.options()
@@ -62,6 +68,13 @@ Where the network is not known its kernels are listed without costs.`,
 			sd, err := readFinite(path)
 			if err != nil {
 				return err
+			}
+			if _, ok := sd.Meta[peft.MetaKey]; ok {
+				file, err := peft.FromStateDict(sd)
+				if err != nil {
+					return fmt.Errorf("%s: %w", path, err)
+				}
+				return printAdapters(cmd, file, mf.json)
 			}
 			var r inspectReport
 			var targets []compress.Target

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -83,7 +84,7 @@ them. Everything runs on the CPU, from one binary.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newEval(), newDecompose())
+	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newMerge(), newStack(), newExtract(), newConvert(), newEval(), newDecompose())
 	return root
 }
 
@@ -101,20 +102,18 @@ func usagef(format string, args ...any) error {
 }
 
 // exactly wants n arguments and says what they are.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
-		}
-		return nil
-	}
-}
+func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, what) }
 
 // atMost wants up to n arguments and says what they are.
-func atMost(n int, what string) cobra.PositionalArgs {
+func atMost(n int, what string) cobra.PositionalArgs { return between(0, n, what) }
+
+// atLeast wants n arguments or more and says what they are.
+func atLeast(n int, what string) cobra.PositionalArgs { return between(n, math.MaxInt, what) }
+
+func between(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if len(args) > n {
-			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, len(args), cmd.CommandPath())
+		if n := len(args); n < least || n > most {
+			return usagef("%s wants %s, got %d arguments; see %s --help", cmd.CommandPath(), what, n, cmd.CommandPath())
 		}
 		return nil
 	}
