@@ -85,10 +85,10 @@ func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
 	return resnet.DescribeModules(sd, modules)
 }
 
-// placed are the adapters whose extra tensors are used, as ExtraOnly and its like say,
-// after extras accepted that. Modules are among these tensors: they cannot be mixed.
+// placed are the adapters whose extra tensors are used, as ExtraOnly and its like say.
+// Modules are among these tensors: they cannot be mixed.
 func placed(parts []Part, how string) ([]*peft.Adapter, error) {
-	if i, err := strconv.Atoi(how); err == nil {
+	if i, err := strconv.Atoi(how); err == nil && i >= 1 && i <= len(parts) {
 		return []*peft.Adapter{parts[i-1].Adapter}, nil
 	}
 	var all []*peft.Adapter
@@ -103,6 +103,11 @@ func placed(parts []Part, how string) ([]*peft.Adapter, error) {
 	}
 	_, err := added(all)
 	return all, err
+}
+
+// Modules describes those that an adapter adds, by the names of their units.
+func Modules(a *peft.Adapter) (map[string][]resnet.ModuleSpec, error) {
+	return added([]*peft.Adapter{a})
 }
 
 // added are the modules of adapters.

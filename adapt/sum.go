@@ -83,7 +83,7 @@ func norm(x []float32) float64 {
 // Merge is a copy of the base's state dict with the parts in it, exactly; see
 // peft.Merge, and ExtraOnly for extra. The rows tell what each part does to each kernel.
 func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict, []Change, error) {
-	rest, err := extras(base, parts, extra)
+	rest, owners, err := extras(base, parts, extra)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,10 +93,6 @@ func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict,
 		bare := *p.Adapter
 		bare.Extra = nil
 		weights, adapters = append(weights, p.Weight), append(adapters, &bare)
-	}
-	owners, err := placed(parts, extra)
-	if err != nil {
-		return nil, nil, err
 	}
 	out, err := peft.Merge(base, weights, adapters...)
 	if err != nil {
@@ -122,8 +118,18 @@ func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict,
 	return out, rows, nil
 }
 
-// extras are the tensors that stand in place of the base's.
-func extras(base *model.StateDict, parts []Part, how string) (*model.StateDict, error) {
+// extras are the tensors that stand in place of the base's, and the adapters they are of.
+func extras(base *model.StateDict, parts []Part, how string) (*model.StateDict, []*peft.Adapter, error) {
+	owners, err := placed(parts, how)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := chosenExtras(base, parts, how)
+	return t, owners, err
+}
+
+// chosenExtras are extras' tensors.
+func chosenExtras(base *model.StateDict, parts []Part, how string) (*model.StateDict, error) {
 	out := model.NewStateDict()
 	switch how {
 	case ExtraNone:
@@ -245,11 +251,7 @@ type Rounding struct {
 // concatenated; others become LoRA where that is exact and are kept whole where it is
 // not. Then they are rounded, a whole one to LoRA. base is the network they are for.
 func Sum(ctx context.Context, base *model.StateDict, parts []Part, extra string, r Rounding) (*peft.Adapter, []Change, error) {
-	rest, err := extras(base, parts, extra)
-	if err != nil {
-		return nil, nil, err
-	}
-	owners, err := placed(parts, extra)
+	rest, owners, err := extras(base, parts, extra)
 	if err != nil {
 		return nil, nil, err
 	}
