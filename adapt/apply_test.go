@@ -7,30 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
-
-// stepped is a network after some steps of a method, and its adapter.
-func stepped(t *testing.T, b *resnet.Net, o Options, name string) (*Network, *peft.Adapter) {
-	t.Helper()
-	n, err := New(b, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		step(t, n, .05)
-	}
-	sd, err := b.StateDict()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := n.File(sd, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, file.Adapters[0]
-}
 
 func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
 	for _, base := range []*resnet.Net{base(t, "cifar_pad"), base(t, "basic")} {
@@ -41,7 +21,7 @@ func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
 		for _, name := range Methods() {
 			n, a := stepped(t, base, Options{Method: Method(name), Classes: 3, Seed: 1}, "")
 			other, b := stepped(t, base, Options{Method: "lora", Norms: peft.NormFrozen, Classes: 4, Seed: 2}, "other")
-			file, err := peft.NewFile(sd, nil, a, b)
+			file, err := peft.NewFile(sd, nil, a.Adapters[0], b.Adapters[0])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,6 +31,17 @@ func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
 			}
 			if file, err = peft.Read(path); err != nil {
 				t.Fatal(err)
+			}
+			again, err := file.StateDict()
+			if err != nil {
+				t.Fatal(err)
+			}
+			written, err := model.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again.Meta[peft.MetaKey] != written.Meta[peft.MetaKey] {
+				t.Errorf("%s: read and written again the file says something else", name)
 			}
 			for task, n := range map[string]*Network{"": n, "other": other} {
 				got, err := Apply(base, file, []string{task}, nil)
@@ -75,9 +66,10 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, a := stepped(t, base, Options{Method: "bottleneck", Norms: peft.NormFrozen, Classes: 3, Seed: 1, Layers: []string{"layer1.*"}}, "a")
-	_, b := stepped(t, base, Options{Method: "chapter", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer[12].0.conv1"}}, "b")
-	_, c := stepped(t, base, Options{Method: "residual-serial-bn", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer3.*"}}, "c")
+	_, fa := stepped(t, base, Options{Method: "bottleneck", Norms: peft.NormFrozen, Classes: 3, Seed: 1, Layers: []string{"layer1.*"}}, "a")
+	_, fb := stepped(t, base, Options{Method: "chapter", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer[12].0.conv1"}}, "b")
+	_, fc := stepped(t, base, Options{Method: "residual-serial-bn", Norms: peft.NormFrozen, Classes: 3, Seed: 2, Layers: []string{"layer3.*"}}, "c")
+	a, b, c := fa.Adapters[0], fb.Adapters[0], fc.Adapters[0]
 	// Heads cannot be mixed either.
 	for _, x := range []*peft.Adapter{b, c} {
 		for _, name := range slices.Clone(x.Extra.Names()) {

@@ -134,10 +134,7 @@ func TestPartsOfModulesHaveTheGradientsOfTheWholeNetwork(t *testing.T) {
 			opt := LearnerOptions{FixedNorms: fixed, ModuleNorms: seed%3 == 0}
 			all := learner(t, n, opt)
 			pass(t, all, x, 2)
-			want := map[string][]float32{}
-			for _, p := range all.Params() {
-				want[p.Name] = exported(t, p, p.Grad)
-			}
+			want := gradients(t, all)
 			rng := rand.New(rand.NewPCG(seed, 0))
 			chance := []float64{.01, .05, .5}[seed/2%3]
 			opt.Learn = func(p *Param) bool { return (p.Module || seed%4 == 0) && rng.Float64() < chance }
@@ -504,10 +501,7 @@ func TestModulesStandBesideChains(t *testing.T) {
 			pass(t, some, x, 2)
 			pass(t, all, x, 2)
 			pass(t, some, x, 2)
-			want := map[string][]float32{}
-			for _, p := range all.Params() {
-				want[p.Name] = exported(t, p, p.Grad)
-			}
+			want := gradients(t, all)
 			for _, p := range some.Params() {
 				if w := want[p.Name]; relative(exported(t, p, p.Grad), w) > 1e-3 && distance(exported(t, p, p.Grad), w) > 1e-4 {
 					t.Errorf("%s: gradient of %s differs by %.2g", name, p.Name, relative(exported(t, p, p.Grad), w))
