@@ -21,10 +21,12 @@ type Options struct {
 	// method's own. A rank above what a kernel has is lowered to that.
 	Rank []int
 	// Alpha gives λ = Alpha/r, with r the first rank; with Stabilised it is Alpha/√r.
-	// 0 means λ = 1. Learned lets λ learn.
+	// 0 means λ = 1. Learned lets λ learn. Of a module it is the scale of what the module
+	// adds, and 0 means the published one.
 	Alpha               float64
 	Stabilised, Learned bool
-	// DoRA lets the norms of output channels learn apart (Liu et al. 2024).
+	// DoRA lets the norms of output channels learn apart (Liu et al. 2024). It and
+	// Learned are for changes of kernels.
 	DoRA bool
 	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
 	Gain float64
@@ -43,7 +45,8 @@ type Options struct {
 
 // Network is a network that is being adapted.
 type Network struct {
-	// Base is the network as it was, frozen, but for the head, which is new.
+	// Base is the network as it was, frozen, but for the head, which is new, and modules
+	// of the method, which add nothing at first.
 	Base *resnet.Net
 	// Learner trains it.
 	Learner *resnet.Learner
@@ -92,9 +95,15 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 		return nil, fmt.Errorf("%w: no convolution is called %q", ErrOption, opt.Layers)
 	}
 	rng := rand.New(rand.NewPCG(opt.Seed, 0x616461707400))
+	if m.module != nil {
+		if err := n.addModules(m, sizes, rng); err != nil {
+			return nil, err
+		}
+	}
 	lo := resnet.LearnerOptions{
-		FixedNorms: opt.Norms == peft.NormFrozen || opt.Norms == peft.NormAffine,
-		Learn:      n.learns,
+		FixedNorms:  opt.Norms == peft.NormFrozen || opt.Norms == peft.NormAffine,
+		ModuleNorms: m.module != nil,
+		Learn:       n.learns,
 	}
 	if m.kind != "" {
 		lo.Adapt = func(u *resnet.Unit) (*resnet.Adaption, error) {
@@ -144,7 +153,7 @@ func chosen(patterns []string, name string) bool {
 // learns tells which of the network's own parameters the method trains.
 func (n *Network) learns(p *resnet.Param) bool {
 	switch {
-	case p.Unit == n.Base.Head.Name:
+	case p.Unit == n.Base.Head.Name, p.Module && methods[n.Options.Method].module != nil:
 		return true
 	case n.Options.Method == Full || n.Options.Method == Scratch:
 		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()

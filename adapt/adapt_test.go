@@ -26,8 +26,8 @@ func base(t testing.TB, name string) *resnet.Net {
 	return n
 }
 
-// step is one step of plain gradient descent on made-up images.
-func step(t testing.TB, n *Network, rate float32) {
+// step is one step of plain gradient descent on made-up images, and the loss before it.
+func step(t testing.TB, n *Network, rate float32) float64 {
 	t.Helper()
 	x := conv.NewMap(4, 16, 16, 3)
 	for i := range x.Data {
@@ -39,7 +39,7 @@ func step(t testing.TB, n *Network, rate float32) {
 	}
 	labels := []int{0, 1, 2, 1}
 	g := make([]float32, len(y))
-	nn.CrossEntropy(g, y, labels, n.Options.Classes, 0, 2)
+	loss := nn.CrossEntropy(g, y, labels, n.Options.Classes, 0, 2)
 	if err := n.Learner.Backward(t.Context(), g, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +49,7 @@ func step(t testing.TB, n *Network, rate float32) {
 		}
 	}
 	n.Learner.Updated()
+	return loss
 }
 
 func logits(t testing.TB, n *resnet.Net) []float32 {
@@ -136,6 +137,10 @@ func TestParametersAreTheFormulas(t *testing.T) {
 		{"resnet20", "lora-view", []int{1}, 11664 + 1376}, {"resnet20", "cp", []int{16}, 23328 + 1376}, {"resnet18", "tucker", []int{8, 8}, 77824 + 9600},
 		{"resnet20", "tucker", []int{8, 8}, 20736 + 1376}, {"resnet20", "tkdcpd", []int{8, 8, 16}, 17568 + 1376},
 		{"resnet20", "residual-parallel", nil, 29696 + 1376}, {"resnet20", "residual-serial", nil, 32256 + 1376},
+		// Σ O² + 2O, Σ C·k² + C/γ + O·C/γ + O, and Σ O·C·k + 3·O, of all but the stem.
+		{"resnet20", "residual-serial-bn", nil, 32256 + 2*672 + 1376},
+		{"resnet20", "bottleneck", []int{4}, 5616 + 156 + 7424 + 672 + 1376},
+		{"resnet20", "chapter", nil, 89088 + 3*672 + 1376},
 		{"resnet20", Full, nil, 269722 - 650},
 	} {
 		b, err := resnet.New(c.arch, 10, resnet.NewOptions{})
@@ -210,6 +215,9 @@ func TestAnAdapterOnItsBaseIsTheAdaptedNetwork(t *testing.T) {
 		}
 		merged, err := peft.Merge(sd, []float64{1}, back.Adapter("task"))
 		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := Graft(merged, back.Adapter("task")); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		net, err := resnet.Load(merged, resnet.Options{})

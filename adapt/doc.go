@@ -1,7 +1,8 @@
 // Package adapt adapts a trained network to a new task: it freezes the network, gives
 // it a new head, and says what else learns, by one of the methods that are compared in
 // the literature: low-rank changes of the kernels (package peft), residual adapters,
-// biases or batch norms alone, and, for comparison, everything.
+// biases or batch norms alone, modules beside the convolutions that are no change of
+// them, and, for comparison, everything.
 //
 // What becomes of the batch norms is part of a method. Of the four policies the one
 // that trains their scales and shifts on the new task's statistics is worth more than

@@ -1,11 +1,14 @@
 package adapt
 
 import (
+	"encoding/json"
+
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
 
-// File is the adapter as it is now: the changes of the kernels, and every tensor of
+// File is the adapter as it is now: the changes of the kernels, the modules and what
+// describes them, and every tensor of
 // base's state dict that is another by now (the head, and what the method trains or the
 // norms' policy replaces). It is bound to all others, which must be the same wherever it
 // is applied. name is the task's and may be empty.
@@ -25,6 +28,11 @@ func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 		return nil, err
 	}
 	a.Extra = replaced(base, after, nil)
+	if methods[n.Options.Method].module != nil {
+		if a.Added, err = json.Marshal(n.Base.ModuleSpecs()); err != nil {
+			return nil, err
+		}
+	}
 	return Bind(base, a)
 }
 

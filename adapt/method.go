@@ -3,10 +3,12 @@ package adapt
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // ErrOption is wrapped by errors about options that make no sense.
@@ -15,8 +17,9 @@ var ErrOption = errors.New("adapt: bad option")
 // Method is a way to adapt a network. Its text is what commands and files call it.
 type Method string
 
-// The methods that are no change of the kernels; the others are peft's kinds, under
-// their own names but for three, see methods.
+// The methods that change neither kernels nor what stands beside them; the others are
+// peft's kinds, under their own names but for three, and modules beside the units, see
+// methods.
 const (
 	Head    Method = "head"    // the new head alone
 	Bias    Method = "bias"    // the norms' shifts too (BitFit, Ben Zaken et al. 2022, where convolutions have no bias)
@@ -25,13 +28,16 @@ const (
 	Scratch Method = "scratch" // everything, from random weights
 )
 
-// method is what a Method means.
+// method is what a Method means: it has a kind, a module or neither.
 type method struct {
 	kind  peft.Kind // "" for no change
 	match peft.Match
 	axes  string
 	norms peft.NormPolicy // by default
 	rank  []int           // by default; its length is how many there are
+	// module makes what stands beside a unit, of a rank of one number or none and with
+	// the scale asked for, 0 for its own; nil for none.
+	module func(u *resnet.Unit, rank []int, scale float64, rng *rand.Rand) *resnet.Module
 }
 
 var methods = map[Method]method{
@@ -56,6 +62,10 @@ var methods = map[Method]method{
 	"conv1d-copy":       {kind: peft.Axial, match: peft.Copy, axes: "h", norms: peft.NormAffineStats},
 	"conv1d-dense":      {kind: peft.Axial, axes: "h", norms: peft.NormAffineStats},
 	"full-change":       {kind: peft.Full, norms: peft.NormAffineStats},
+
+	"residual-serial-bn": {module: residualSerial, norms: peft.NormAffineStats},
+	"bottleneck":         {module: bottleneck, norms: peft.NormAffineStats, rank: []int{4}},
+	"chapter":            {module: chapter, norms: peft.NormAffineStats},
 }
 
 // Methods lists the methods, sorted.

@@ -2,6 +2,7 @@ package adapt
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -82,7 +83,7 @@ func norm(x []float32) float64 {
 // Merge is a copy of the base's state dict with the parts in it, exactly; see
 // peft.Merge, and ExtraOnly for extra. The rows tell what each part does to each kernel.
 func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict, []Change, error) {
-	rest, err := extras(base, parts, extra)
+	rest, owners, err := extras(base, parts, extra)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,6 +96,9 @@ func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict,
 	}
 	out, err := peft.Merge(base, weights, adapters...)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := Graft(out, owners...); err != nil {
 		return nil, nil, err
 	}
 	var rows []Change
@@ -114,8 +118,18 @@ func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict,
 	return out, rows, nil
 }
 
-// extras are the tensors that stand in place of the base's.
-func extras(base *model.StateDict, parts []Part, how string) (*model.StateDict, error) {
+// extras are the tensors that stand in place of the base's, and the adapters they are of.
+func extras(base *model.StateDict, parts []Part, how string) (*model.StateDict, []*peft.Adapter, error) {
+	owners, err := placed(parts, how)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := chosenExtras(base, parts, how)
+	return t, owners, err
+}
+
+// chosenExtras are extras' tensors.
+func chosenExtras(base *model.StateDict, parts []Part, how string) (*model.StateDict, error) {
 	out := model.NewStateDict()
 	switch how {
 	case ExtraNone:
@@ -237,11 +251,18 @@ type Rounding struct {
 // concatenated; others become LoRA where that is exact and are kept whole where it is
 // not. Then they are rounded, a whole one to LoRA. base is the network they are for.
 func Sum(ctx context.Context, base *model.StateDict, parts []Part, extra string, r Rounding) (*peft.Adapter, []Change, error) {
-	rest, err := extras(base, parts, extra)
+	rest, owners, err := extras(base, parts, extra)
 	if err != nil {
 		return nil, nil, err
 	}
 	out := &peft.Adapter{Norm: peft.NormFrozen}
+	if modules, err := added(owners); err != nil {
+		return nil, nil, err
+	} else if len(modules) > 0 {
+		if out.Added, err = json.Marshal(modules); err != nil {
+			return nil, nil, err
+		}
+	}
 	if rest.Len() > 0 {
 		out.Extra, out.Norm = rest, parts[0].Norm
 		if slices.ContainsFunc(parts, func(p Part) bool { return p.Norm != out.Norm }) {

@@ -53,11 +53,7 @@ func (t *Tasks) Switch(name string) (*resnet.Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	merged, err := peft.Merge(t.sd, []float64{1}, a)
-	if err != nil {
-		return nil, err
-	}
-	return resnet.Load(merged, resnet.Options{})
+	return apply(t.sd, []float64{1}, a)
 }
 
 // Pick is the adapter called name in a file, or the only one where name is empty. The

@@ -14,7 +14,13 @@ import (
 // trained is an adapter after two steps.
 func trained(t testing.TB, b *resnet.Net, method Method, name string, layers ...string) (*Network, *peft.File) {
 	t.Helper()
-	n, err := New(b, Options{Method: method, Classes: 3, Seed: uint64(len(name)), Layers: layers})
+	return stepped(t, b, Options{Method: method, Classes: 3, Seed: uint64(len(name)), Layers: layers}, name)
+}
+
+// stepped is trained with all options.
+func stepped(t testing.TB, b *resnet.Net, o Options, name string) (*Network, *peft.File) {
+	t.Helper()
+	n, err := New(b, o)
 	if err != nil {
 		t.Fatal(err)
 	}

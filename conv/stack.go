@@ -17,6 +17,7 @@ type Stack struct {
 	filled []*Kernel // the same with channels filled up, as the layers have them
 	layers []*Layer
 	mids   []*Map
+	sizes  [][2]int // of each stage's input, in the last Forward; mids may be others' by now
 	grads  []StageGradient
 }
 
@@ -41,6 +42,7 @@ func NewStack(c *Chain) (*Stack, error) {
 		s.stages = append(s.stages, &own)
 	}
 	s.mids = make([]*Map, len(s.layers)-1)
+	s.sizes = make([][2]int, len(s.layers))
 	s.grads = make([]StageGradient, len(s.layers))
 	return s, nil
 }
@@ -74,14 +76,16 @@ func (s *Stack) Forward(dst, x *Map, e Epilogue, workers int) (*Map, error) {
 		if s.mids[i], err = l.Forward(s.mids[i], x, Epilogue{}, workers); err != nil {
 			return nil, fmt.Errorf("stage %d: %w", i, err)
 		}
+		s.sizes[i] = [2]int{x.H, x.W}
 		x = s.mids[i]
 	}
+	s.sizes[last] = [2]int{x.H, x.W}
 	return s.layers[last].Forward(dst, x, e, workers)
 }
 
 // Share makes the stack keep what is between its stages in maps, which other stacks
-// may use too: for one of whose weights no gradient is wanted. There must be a map, nil
-// at first, for each stage but the last.
+// may use too: for one of whose weights no gradient is wanted; that of its input can be
+// had even so. There must be a map, nil at first, for each stage but the last.
 func (s *Stack) Share(maps []*Map) { s.mids = maps[:len(s.mids)] }
 
 // Backward computes, from the gradient dy of the output of the last Forward, of
@@ -108,7 +112,7 @@ func (s *Stack) Backward(dst, x, dy *Map, input bool, e Epilogue, spare *[2]*Map
 		switch {
 		case i > lowest:
 			b := &spare[i%2]
-			if *b, err = l.InputGradient(*b, dy, below.H, below.W, Epilogue{}, workers); err == nil {
+			if *b, err = l.InputGradient(*b, dy, s.sizes[i][0], s.sizes[i][1], Epilogue{}, workers); err == nil {
 				dy = *b
 			}
 		case i == 0 && input:

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -55,6 +56,17 @@ type Adapter struct {
 	// Extra are the head, norm parameters, running statistics and biases, by their
 	// names in the base's state dict; nil for none.
 	Extra *model.StateDict
+	// Added describes, as JSON in the way of the package that knows the network, what
+	// those of Extra's tensors are parts of that the base has no place for; nil for none.
+	Added json.RawMessage
+}
+
+// exchangeable reports an adapter with what no other program's file describes.
+func (a *Adapter) exchangeable() error {
+	if len(a.Added) > 0 {
+		return fmt.Errorf("%w: the adapter adds layers to the network, which the format cannot describe", ErrLossy)
+	}
+	return a.Validate()
 }
 
 // Validate reports modules that come twice or have no change, and an unknown policy.

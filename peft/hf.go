@@ -179,7 +179,7 @@ func policyOf(extra *model.StateDict) NormPolicy {
 // otherwise, an α that is not λ's to the bit, and the adapter's name and policy are
 // not kept.
 func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
-	if err := a.Validate(); err != nil {
+	if err := a.exchangeable(); err != nil {
 		return nil, nil, err
 	}
 	c := hfConfig{Type: "LORA", Bias: "none", Inference: true}

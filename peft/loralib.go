@@ -75,7 +75,7 @@ func DecodeLoralib(sd *model.StateDict, sites []Site, alpha float64) (*Adapter, 
 // and a module whose λ·rank is not alpha, which loralib is told apart, are errors that
 // wrap ErrLossy; a LoRA of a 1×1 kernel is a LoRAView.
 func EncodeLoralib(a *Adapter, alpha float64) (*model.StateDict, error) {
-	if err := a.Validate(); err != nil {
+	if err := a.exchangeable(); err != nil {
 		return nil, err
 	}
 	sd := model.NewStateDict()

@@ -46,6 +46,8 @@ type adapterMeta struct {
 	Norm    NormPolicy   `json:"norm,omitempty"`
 	Modules []moduleMeta `json:"modules,omitempty"`
 	Extra   []string     `json:"extra,omitempty"`
+	// Added is Adapter.Added.
+	Added json.RawMessage `json:"added,omitempty"`
 }
 
 type moduleMeta struct {
@@ -141,7 +143,7 @@ func (f *File) StateDict() (*model.StateDict, error) {
 		sd.Set(name, t)
 	}
 	for _, a := range f.Adapters {
-		am := adapterMeta{Name: a.Name, Norm: a.Norm}
+		am := adapterMeta{Name: a.Name, Norm: a.Norm, Added: a.Added}
 		for _, m := range a.Modules {
 			mm := moduleMeta{m.Name, m.Linear, m.spec}
 			am.Modules = append(am.Modules, mm)
@@ -200,7 +202,7 @@ func FromStateDict(sd *model.StateDict) (*File, error) {
 	}
 	rest := newReader(sd)
 	for _, am := range meta.Adapters {
-		a := &Adapter{Name: am.Name, Norm: am.Norm}
+		a := &Adapter{Name: am.Name, Norm: am.Norm, Added: am.Added}
 		for _, mm := range am.Modules {
 			d, err := readChange(rest, mm, mm.key(am.Name))
 			if err != nil {

@@ -17,21 +17,41 @@ func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual
 	if relu {
 		out = *t.y
 	}
+	// Modules behind the unit have the gradient as it is, before ReLU masks it.
+	for _, b := range t.after {
+		if err := b.backward(*dy, input, m, workers); err != nil {
+			return err
+		}
+	}
 	g := dy
 	stack := t.conv
-	switch {
-	case t.frozen != nil:
+	if t.frozen != nil {
 		stack = t.frozen
+	}
+	switch {
+	case t.norm == nil:
 		if relu {
 			nn.Mask(*dy, out, workers)
 		}
-	case t.norm == nil:
 	case t.fixed:
 		g = spare
-		*g = t.norm.BackwardFixed(*g, *dy, *t.z, out, t.gain, t.shift, workers)
+		*g = t.norm.BackwardFixed(*g, *dy, t.normed, out, t.gain, t.shift, workers)
 	default:
 		g = spare
-		*g = t.norm.Backward(*g, *dy, *t.z, out, t.gain, t.shift, workers)
+		*g = t.norm.Backward(*g, *dy, t.normed, out, t.gain, t.shift, workers)
+	}
+	if stack == nil { // a step that is a norm alone
+		if input {
+			*dx, *g = *g, *dx
+		}
+		return nil
+	}
+	for i := len(t.serial) - 1; i >= 0; i-- {
+		b := t.serial[i]
+		if err := b.backward(*g, true, m, workers); err != nil {
+			return err
+		}
+		nn.Add(*g, b.dx, workers)
 	}
 	var into *conv.Map
 	if input {
@@ -55,7 +75,15 @@ func (t *learning) backward(dx, dy, spare **conv.Map, relu, input bool, residual
 			return fmt.Errorf("%s: parallel branch: %w", t.unit.Name, err)
 		}
 	}
+	for _, b := range t.parallel {
+		if err := b.backward(*g, input, m, workers); err != nil {
+			return err
+		}
+	}
 	if input {
+		for _, b := range append(t.parallel[:len(t.parallel):len(t.parallel)], t.after...) {
+			nn.Add(got, b.dx, workers)
+		}
 		*dx = got
 	}
 	if a != nil {

@@ -12,7 +12,7 @@ import (
 // matter: the means over batches of the given size of each batch's mean and
 // (unbiased) variance, as the network is when it trains. A network whose
 // convolutions were replaced by approximations runs with statistics that are not
-// its own any more; this costs no training. The last batch is left out if it is not
+// its own any more; this costs no training. Modules' norms are calibrated too. The last batch is left out if it is not
 // whole, unless it is the only one. n keeps its chains and gets new norms.
 func Calibrate(ctx context.Context, n *Net, set dataset.Set, batch, workers int, progress func(done, total int)) error {
 	if set.Len() == 0 {
@@ -31,7 +31,7 @@ func Calibrate(ctx context.Context, n *Net, set dataset.Set, batch, workers int,
 			break
 		}
 		seen++
-		for _, t := range l.units {
+		for _, t := range l.parts() {
 			if t.norm != nil {
 				t.norm.Momentum = 1 / float64(seen) // of the mean so far and the batch's
 			}
@@ -47,8 +47,9 @@ func Calibrate(ctx context.Context, n *Net, set dataset.Set, batch, workers int,
 	if err != nil {
 		return err
 	}
-	for i, u := range n.all() {
-		u.Norm = after.all()[i].Norm
+	calibrated := after.parts()
+	for i, u := range n.parts() {
+		u.Norm = calibrated[i].Norm
 	}
 	return nil
 }

@@ -15,6 +15,11 @@
 // called what they are in the classifier, without torchvision's "backbone.".
 // [Net.SetSegmentation] makes one of a classifier, [EvaluateSegmentation] scores it.
 //
+// Beside a convolution may stand modules, small networks of their own that add to what
+// it computes ([Net.AddModule]): adapters that are no change of a kernel. They are
+// trained, saved and run with the network; in a [Program] one that is linear costs
+// nothing where it can be folded into the convolution.
+//
 // [Load] makes a [Net], the trained thing: chains, batch norms, configuration.
 // [Net.Compile] makes a [Program], the running thing: batch norms folded into
 // the convolutions before them, weights laid out for the kernels, eval mode

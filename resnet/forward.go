@@ -3,6 +3,7 @@ package resnet
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
@@ -28,7 +29,15 @@ func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 
 // Cacheable tells whether Features gives the same for an image each time, so that it
 // can be kept: whether norms are fixed. It is false for segmentation networks.
-func (l *Learner) Cacheable() bool { return l.neck == nil && l.units[0].fixed && l.lowest > 0 }
+func (l *Learner) Cacheable() bool {
+	moving := func(t *learning) bool { return t.norm != nil && !t.fixed }
+	for _, t := range l.units[:l.lowest] {
+		if slices.ContainsFunc(t.steps, moving) {
+			return false
+		}
+	}
+	return l.neck == nil && l.units[0].fixed && l.lowest > 0
+}
 
 // Features is the part of Forward below everything that learns, down to the bounds of
 // blocks: images' maps, or, where only the head learns, their averages. It stays
@@ -102,7 +111,24 @@ func (l *Learner) forwardBlocks(ctx context.Context, blocks []*learningBlock, a 
 	return a, nil
 }
 
+// forward is the unit with its modules.
 func (t *learning) forward(x, residual *conv.Map, relu bool, workers int) (*conv.Map, error) {
+	y, err := t.before(x, residual, relu, workers)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range t.after {
+		if m.out, err = m.forward(m.out, x, y, workers); err != nil {
+			return nil, err
+		}
+		y = m.out
+	}
+	t.out = y
+	return y, nil
+}
+
+// before is forward but for the modules after the unit.
+func (t *learning) before(x, residual *conv.Map, relu bool, workers int) (*conv.Map, error) {
 	t.in = x
 	fail := func(err error) (*conv.Map, error) { return nil, fmt.Errorf("%s: %w", t.unit.Name, err) }
 	var err error
@@ -113,30 +139,45 @@ func (t *learning) forward(x, residual *conv.Map, relu bool, workers int) (*conv
 		}
 		return *t.y, nil
 	case t.norm == nil:
-		if *t.y, err = t.convolve(*t.y, x, workers); err != nil {
+		if *t.y, err = t.convolve(*t.y, x, relu, workers); err != nil {
 			return fail(err)
 		}
 		return *t.y, nil
-	}
-	if *t.z, err = t.convolve(*t.z, x, workers); err != nil {
-		return fail(err)
+	case t.conv == nil:
+		t.normed = x
+	default:
+		if *t.z, err = t.convolve(*t.z, x, false, workers); err != nil {
+			return fail(err)
+		}
+		for _, m := range t.parallel {
+			if *t.z, err = m.forward(*t.z, x, *t.z, workers); err != nil {
+				return nil, err
+			}
+		}
+		t.normed = *t.z
+		for _, m := range t.serial {
+			if m.out, err = m.forward(m.out, t.normed, t.normed, workers); err != nil {
+				return nil, err
+			}
+			t.normed = m.out
+		}
 	}
 	if t.fixed {
-		*t.y = t.norm.ForwardFixed(*t.y, *t.z, residual, relu, workers)
+		*t.y = t.norm.ForwardFixed(*t.y, t.normed, residual, relu, workers)
 		return *t.y, nil
 	}
 	if t.unit.Norm.Batches != nil {
 		*t.unit.Norm.Batches++
 	}
-	*t.y = t.norm.Forward(*t.y, *t.z, residual, relu, workers)
+	*t.y = t.norm.Forward(*t.y, t.normed, residual, relu, workers)
 	return *t.y, nil
 }
 
-// convolve is the unit's convolution with its adaption.
-func (t *learning) convolve(dst, x *conv.Map, workers int) (*conv.Map, error) {
+// convolve is the unit's convolution with its adaption; of a step, with ReLU.
+func (t *learning) convolve(dst, x *conv.Map, relu bool, workers int) (*conv.Map, error) {
 	a := t.adapt
 	if a == nil {
-		return t.conv.Forward(dst, x, conv.Epilogue{}, workers)
+		return t.conv.Forward(dst, x, conv.Epilogue{ReLU: relu}, workers)
 	}
 	if err := a.refresh(t.conv); err != nil {
 		return nil, err

@@ -17,6 +17,9 @@ type LearnerOptions struct {
 	// FixedNorms makes the batch norms use their running statistics, and leave
 	// them alone, as in eval mode; otherwise they use the batch's and update them.
 	FixedNorms bool
+	// ModuleNorms makes those of modules use the batch's statistics even so: a norm that
+	// is new has none that mean anything.
+	ModuleNorms bool
 	// Adapt, where not nil, gives the adaption of a unit, or nil for none.
 	Adapt func(u *Unit) (*Adaption, error)
 }
@@ -59,7 +62,7 @@ type spareMaps struct {
 	serial *conv.Map // the gradient behind which a serial branch was
 }
 
-// learning is a unit in training.
+// learning is a unit in training, or a step of a module, which may lack the convolution.
 type learning struct {
 	unit  *Unit
 	index int
@@ -76,7 +79,11 @@ type learning struct {
 	learns      bool // some parameter does
 	in          *conv.Map
 	z, y        **conv.Map
-	own         [2]*conv.Map
+	normed      *conv.Map // the norm's input: *z, or what serial modules made of it
+	out         *conv.Map // *y, or what modules made of it
+	steps       []*learning
+	learningModules
+	own [2]*conv.Map
 }
 
 type learningBlock struct {
@@ -91,7 +98,7 @@ type learningBlock struct {
 func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 	l := &Learner{net: n.Clone()}
 	add := func(u *Unit) (*learning, error) {
-		t, err := l.learning(u, opt)
+		t, err := l.learning(u, "", opt)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", u.Name, err)
 		}
@@ -99,7 +106,10 @@ func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 		l.units = append(l.units, t)
 		return t, nil
 	}
-	var err error
+	err := n.checkModules()
+	if err != nil {
+		return nil, err
+	}
 	if l.stem, err = add(l.net.Stem); err != nil {
 		return nil, err
 	}
@@ -144,23 +154,76 @@ func (n *Net) NewLearner(opt LearnerOptions) (*Learner, error) {
 	return l, nil
 }
 
-// learning prepares a unit and registers those of its parameters that learn.
-func (l *Learner) learning(u *Unit, opt LearnerOptions) (*learning, error) {
+// learning prepares a unit, or a step of the unit called of, and registers those of its
+// parameters that learn.
+func (l *Learner) learning(u *Unit, of string, opt LearnerOptions) (*learning, error) {
 	t := &learning{unit: u, fixed: opt.FixedNorms}
 	t.y, t.z = &t.own[0], &t.own[1]
-	stack, err := conv.NewStack(u.Chain)
-	if err != nil {
-		return nil, err
-	}
 	var params []*Param
 	try := func(p *Param) bool {
 		p.Unit = u.Name
+		if of != "" {
+			p.Unit, p.Module = of, true
+		}
 		if opt.Learn != nil && !opt.Learn(p) {
 			return false
 		}
 		p.Grad = make([]float32, len(p.Value))
 		params = append(params, p)
 		return true
+	}
+	if u.Chain != nil {
+		if err := t.convolution(u, try); err != nil {
+			return nil, err
+		}
+	}
+	if opt.Adapt != nil {
+		a, err := opt.Adapt(u)
+		if err != nil {
+			return nil, err
+		}
+		if a != nil {
+			if t.adapt, err = newAdapted(a, u, t.conv); err != nil {
+				return nil, err
+			}
+			for _, p := range a.Params {
+				p.Unit, p.Kind = u.Name, Factor
+				if len(p.Grad) != len(p.Value) {
+					return nil, fmt.Errorf("%w: parameter %s has %d values and %d gradients", conv.ErrShape, p.Name, len(p.Value), len(p.Grad))
+				}
+			}
+			params = append(params, a.Params...)
+		}
+	}
+	if u.Norm != nil {
+		t.normalise(u, try)
+	}
+	t.learns = len(params) > 0
+	l.params = append(l.params, params...)
+	var learns bool
+	var err error
+	if t.steps, t.learningModules, learns, err = l.modules(u, opt); err != nil {
+		return nil, err
+	}
+	if !t.learns && t.fixed && t.norm != nil && t.conv != nil && !t.within() {
+		c, err := fold(u)
+		if err != nil {
+			return nil, err
+		}
+		if t.frozen, err = conv.NewStack(c); err != nil {
+			return nil, err
+		}
+		t.norm, t.conv = nil, nil
+	}
+	t.learns = t.learns || learns
+	return t, nil
+}
+
+// convolution prepares u's. try registers a parameter, if it learns.
+func (t *learning) convolution(u *Unit, try func(*Param) bool) error {
+	stack, err := conv.NewStack(u.Chain)
+	if err != nil {
+		return err
 	}
 	layers := stack.Layers()
 	for i, layer := range layers {
@@ -178,60 +241,38 @@ func (l *Learner) learning(u *Unit, opt LearnerOptions) (*learning, error) {
 		}
 	}
 	t.conv = stack
-	if opt.Adapt != nil {
-		a, err := opt.Adapt(u)
-		if err != nil {
-			return nil, err
+	return nil
+}
+
+// normalise prepares u's batch norm, which becomes a copy.
+func (t *learning) normalise(u *Unit, try func(*Param) bool) {
+	own := u.Norm.clone()
+	u.Norm = own
+	t.norm = &nn.BatchNorm{Weight: own.Weight, Bias: own.Bias, Mean: own.Mean, Var: own.Var, Momentum: .1, Eps: own.Eps}
+	gain := &Param{Name: own.Name + ".weight", Kind: Gain, Value: own.Weight}
+	shift := &Param{Name: own.Name + ".bias", Kind: Shift, Value: own.Bias}
+	learnGain, learnShift := try(gain), try(shift)
+	if learnGain || learnShift || !t.fixed {
+		t.gain, t.shift = gain.Grad, shift.Grad
+		if !learnGain {
+			t.gain = make([]float32, len(own.Weight))
 		}
-		if a != nil {
-			if t.adapt, err = newAdapted(a, u, stack); err != nil {
-				return nil, err
-			}
-			for _, p := range a.Params {
-				p.Unit, p.Kind = u.Name, Factor
-				if len(p.Grad) != len(p.Value) {
-					return nil, fmt.Errorf("%w: parameter %s has %d values and %d gradients", conv.ErrShape, p.Name, len(p.Value), len(p.Grad))
-				}
-			}
-			params = append(params, a.Params...)
-		}
-	}
-	if m := u.Norm; m != nil {
-		own := *m
-		own.Weight, own.Bias = slices.Clone(m.Weight), slices.Clone(m.Bias)
-		own.Mean, own.Var = slices.Clone(m.Mean), slices.Clone(m.Var)
-		if m.Batches != nil {
-			b := *m.Batches
-			own.Batches = &b
-		}
-		u.Norm = &own
-		t.norm = &nn.BatchNorm{Weight: own.Weight, Bias: own.Bias, Mean: own.Mean, Var: own.Var, Momentum: .1, Eps: own.Eps}
-		gain := &Param{Name: m.Name + ".weight", Kind: Gain, Value: own.Weight}
-		shift := &Param{Name: m.Name + ".bias", Kind: Shift, Value: own.Bias}
-		learnGain, learnShift := try(gain), try(shift)
-		if learnGain || learnShift || !t.fixed {
-			t.gain, t.shift = gain.Grad, shift.Grad
-			if !learnGain {
-				t.gain = make([]float32, len(own.Weight))
-			}
-			if !learnShift {
-				t.shift = make([]float32, len(own.Bias))
-			}
-		}
-		if len(params) == 0 && t.fixed {
-			c, err := fold(u)
-			if err != nil {
-				return nil, err
-			}
-			if t.frozen, err = conv.NewStack(c); err != nil {
-				return nil, err
-			}
-			t.norm, t.conv = nil, nil
+		if !learnShift {
+			t.shift = make([]float32, len(own.Bias))
 		}
 	}
-	t.learns = len(params) > 0
-	l.params = append(l.params, params...)
-	return t, nil
+}
+
+// clone is a norm in memory of its own.
+func (m *Norm) clone() *Norm {
+	own := *m
+	own.Weight, own.Bias = slices.Clone(m.Weight), slices.Clone(m.Bias)
+	own.Mean, own.Var = slices.Clone(m.Mean), slices.Clone(m.Var)
+	if m.Batches != nil {
+		b := *m.Batches
+		own.Batches = &b
+	}
+	return &own
 }
 
 // share gives the units below the lowest that learns maps in common, for nothing
@@ -239,7 +280,7 @@ func (l *Learner) learning(u *Unit, opt LearnerOptions) (*learning, error) {
 // instead of two.
 func (l *Learner) share() {
 	for _, t := range l.units {
-		if t.fixed && t.gain == nil {
+		if t.fixed && t.gain == nil && len(t.serial) == 0 { // they keep it
 			t.z = t.y
 		}
 	}
@@ -295,7 +336,7 @@ func (l *Learner) Config() Config { return l.net.Config }
 
 // Updated tells the learner that the values of its parameters were changed.
 func (l *Learner) Updated() {
-	for _, t := range l.units {
+	for _, t := range l.parts() {
 		if t.adapt != nil {
 			t.adapt.stale = true
 		}
@@ -313,8 +354,9 @@ func (l *Learner) Net() (*Net, error) { return l.snapshot(true) }
 
 func (l *Learner) snapshot(merge bool) (*Net, error) {
 	out := l.net.Clone()
-	for i, s := range out.all() {
-		t := l.units[i]
+	parts := l.parts()
+	for i, s := range out.parts() {
+		t := parts[i]
 		if t.conv != nil {
 			var c *conv.Chain
 			var err error
@@ -331,11 +373,8 @@ func (l *Learner) snapshot(merge bool) (*Net, error) {
 			}
 			s.Chain = c
 		}
-		if m := s.Norm; m != nil {
-			own := *m
-			own.Weight, own.Bias = slices.Clone(m.Weight), slices.Clone(m.Bias)
-			own.Mean, own.Var = slices.Clone(m.Mean), slices.Clone(m.Var)
-			s.Norm = &own
+		if s.Norm != nil {
+			s.Norm = s.Norm.clone()
 		}
 	}
 	return out, nil
@@ -362,10 +401,10 @@ func (n *Net) all() []*Unit {
 // has a value that is not finite; "" if there is none.
 func (l *Learner) Diverged() string {
 	for _, t := range l.units {
-		if *t.y == nil {
+		if t.out == nil {
 			continue
 		}
-		for _, v := range (*t.y).Data {
+		for _, v := range t.out.Data {
 			if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 				return t.unit.Name
 			}

@@ -65,9 +65,11 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 	l := &loader{sd: sd, strip: commonPrefix(sd), manifest: manifest, used: map[string]bool{}}
 	names := l.names()
 	if manifest != nil && manifest.Network != nil {
-		if err := json.Unmarshal(manifest.Network, &l.net.Config); err != nil {
+		var d description
+		if err := json.Unmarshal(manifest.Network, &d); err != nil {
 			return nil, fmt.Errorf("resnet: the file's network description: %w", err)
 		}
+		l.net.Config, l.modules = d.Config, d.Modules
 		err = l.net.Config.validate()
 	} else {
 		l.net.Config, err = recognise(names)
@@ -84,6 +86,9 @@ func Load(sd *model.StateDict, opt Options) (*Net, error) {
 		return nil, err
 	}
 	if err := l.build(names); err != nil {
+		return nil, err
+	}
+	if err := l.checkModules(); err != nil {
 		return nil, err
 	}
 	var extra []string
@@ -218,6 +223,7 @@ type loader struct {
 	body     string
 	manifest *model.Manifest
 	used     map[string]bool
+	modules  map[string][]ModuleSpec
 }
 
 func (l *loader) build(names map[string]bool) error {
@@ -353,18 +359,9 @@ func (l *loader) block(name string, in int, at place, names map[string]bool) (*B
 // channels it must have, 0 for any.
 func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*Unit, error) {
 	u := &Unit{Name: name}
-	if spec := l.manifest.Chain(name); spec != nil {
-		c, err := spec.Load(l.sd, l.full(name), l.mark)
-		if err != nil {
-			return nil, err
-		}
-		u.Chain = c
-	} else {
-		k, err := l.kernel(name, g)
-		if err != nil {
-			return nil, err
-		}
-		u.Chain = conv.NewDense(k)
+	var err error
+	if u.Chain, err = l.chain(name, g); err != nil {
+		return nil, err
 	}
 	shape, geometry := u.Chain.Shape()
 	want := g.Normal()
@@ -379,9 +376,22 @@ func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*U
 	if norm == "" {
 		return u, nil
 	}
-	var err error
-	u.Norm, err = l.norm(norm, shape[0])
-	return u, err
+	if u.Norm, err = l.norm(norm, shape[0]); err != nil {
+		return nil, err
+	}
+	return u, l.addModules(u)
+}
+
+// chain is the convolution called name, of geometry g, or the chain in its place.
+func (l *loader) chain(name string, g conv.Geometry) (*conv.Chain, error) {
+	if spec := l.manifest.Chain(name); spec != nil {
+		return spec.Load(l.sd, l.full(name), l.mark)
+	}
+	k, err := l.kernel(name, g)
+	if err != nil {
+		return nil, err
+	}
+	return conv.NewDense(k), nil
 }
 
 func anyOr(n int) string {
@@ -502,7 +512,7 @@ func (l *loader) norm(name string, channels int) (*Norm, error) {
 // network's weights.
 func (n *Net) StateDict() (*model.StateDict, error) {
 	sd := model.NewStateDict()
-	config, err := json.Marshal(n.Config)
+	config, err := json.Marshal(n.describe())
 	if err != nil {
 		return nil, err
 	}
@@ -519,9 +529,14 @@ func (n *Net) StateDict() (*model.StateDict, error) {
 	if n.Neck != nil {
 		units = append(units, n.Neck)
 	}
-	for _, u := range units {
-		manifest.Store(sd, u.Name, u.Chain)
+	for _, u := range withSteps(units) {
+		if u.Chain != nil {
+			manifest.Store(sd, u.Name, u.Chain)
+		}
 		m := u.Norm
+		if m == nil {
+			continue
+		}
 		for _, f := range []struct {
 			name string
 			v    []float32

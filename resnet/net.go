@@ -58,12 +58,15 @@ type Norm struct {
 	Eps     float64
 }
 
-// Unit is a convolution, or a chain in its place, and the batch norm behind it.
+// Unit is a convolution, or a chain in its place, and the batch norm behind it, with
+// what stands beside them.
 type Unit struct {
 	// Name is the convolution's in the state dict, "layer1.0.conv1".
 	Name  string
 	Chain *conv.Chain
 	Norm  *Norm // nil for the linear head
+	// Modules add to what the unit computes. There are none at the head.
+	Modules []*Module
 }
 
 // Block is a residual block: its units in order, with ReLU between, and a
@@ -99,7 +102,8 @@ type Site struct {
 }
 
 // Sites lists the convolutions and the head in execution order; a projection
-// shortcut stands behind the units of its block.
+// shortcut stands behind the units of its block. Modules' convolutions are not among
+// them.
 func (n *Net) Sites() []Site {
 	var sites []Site
 	at := func(u *Unit, h, w int) (int, int) {
@@ -134,41 +138,31 @@ func (n *Net) Sites() []Site {
 func (n *Net) Params() int {
 	p := 0
 	for _, s := range n.Sites() {
-		p += s.Chain.Params()
-		if s.Norm != nil {
-			p += len(s.Norm.Weight) + len(s.Norm.Bias)
-		}
+		p += s.params()
 	}
 	return p
 }
 
-// MACs is the number of multiply-accumulates of the convolutions and the head
-// for one image of Config.Input.
+// MACs is the number of multiply-accumulates of the convolutions, modules' among
+// them, and the head for one image of Config.Input.
 func (n *Net) MACs() int64 {
 	var m int64
 	for _, s := range n.Sites() {
-		m += s.Chain.MACs(s.H, s.W)
+		m += s.macs(s.H, s.W)
 	}
 	return m
 }
 
-// Clone returns a network with its own units. The chains and norms themselves
+// Clone returns a network with its own units and modules. The chains and norms themselves
 // are shared: they are replaced, never written to.
 func (n *Net) Clone() *Net {
-	unit := func(u *Unit) *Unit {
-		if u == nil {
-			return nil
-		}
-		c := *u
-		return &c
-	}
-	out := &Net{Config: n.Config, Stem: unit(n.Stem), Neck: unit(n.Neck), Head: unit(n.Head)}
+	out := &Net{Config: n.Config, Stem: n.Stem.clone(), Neck: n.Neck.clone(), Head: n.Head.clone()}
 	for _, stage := range n.Stages {
 		var blocks []*Block
 		for _, b := range stage {
-			c := &Block{Shortcut: unit(b.Shortcut)}
+			c := &Block{Shortcut: b.Shortcut.clone()}
 			for _, u := range b.Units {
-				c.Units = append(c.Units, unit(u))
+				c.Units = append(c.Units, u.clone())
 			}
 			blocks = append(blocks, c)
 		}

@@ -133,26 +133,24 @@ func New(arch string, classes int, opt NewOptions) (*Net, error) {
 // newUnit is a convolution of random weights and a batch norm.
 func newUnit(name, norm string, in, out, taps int, g conv.Geometry, rng *rand.Rand) *Unit {
 	k := &conv.Kernel{Shape: [4]int{out, in, taps, taps}, Weight: make([]float32, out*in*taps*taps), Geometry: g.Normal()}
-	deviation := math.Sqrt(2 / float64(out*taps*taps))
-	for i := range k.Weight {
-		k.Weight[i] = float32(deviation * rng.NormFloat64())
-	}
-	m := &Norm{Name: norm, Eps: 1e-5, Batches: new(int64),
-		Weight: make([]float32, out), Bias: make([]float32, out), Mean: make([]float32, out), Var: make([]float32, out)}
-	for i := range out {
-		m.Weight[i], m.Var[i] = 1, 1
-	}
-	return &Unit{Name: name, Chain: conv.NewDense(k), Norm: m}
+	normal(k, rng)
+	return &Unit{Name: name, Chain: conv.NewDense(k), Norm: newNorm(norm, out)}
 }
 
 // Randomise gives every convolution and batch norm of n random weights, as New does;
-// chains become ordinary convolutions. The head stays: see SetHead.
+// chains become ordinary convolutions. Modules begin anew too, and add nothing at
+// first. The head stays: see SetHead.
 func (n *Net) Randomise(seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0x6c6f7772616e6b))
 	for _, u := range n.all() {
 		if u != n.Head {
 			shape, g := u.Chain.Shape()
+			modules := u.Modules
 			*u = *newUnit(u.Name, u.Norm.Name, shape[1], shape[0], shape[2], g, rng)
+			u.Modules = modules
+			for _, m := range modules {
+				m.randomise(rng)
+			}
 		}
 	}
 }

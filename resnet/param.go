@@ -31,8 +31,10 @@ type Param struct {
 	Name string // in the state dict
 	Kind ParamKind
 	// Unit is the name of the convolution that the parameter belongs to, or whose
-	// batch norm it does.
-	Unit        string
+	// batch norm or module it does.
+	Unit string
+	// Module is set for the parameters of modules.
+	Module      bool
 	Value, Grad []float32
 
 	stack *conv.Stack // of weights and biases

@@ -14,10 +14,10 @@ import (
 // not run on two goroutines at a time.
 type Program struct {
 	net    *Net
-	stem   *conv.Runner
+	stem   *runningUnit
 	blocks []*runningBlock
-	neck   *conv.Runner // of a segmentation network
-	head   *conv.Runner
+	neck   *runningUnit // of a segmentation network
+	head   *runningUnit
 	pool   nn.MaxPool
 	// Maps of the layer before, of the block's inner layers, and of the
 	// shortcut; they rotate. pooled is the neck's where there is one.
@@ -26,8 +26,8 @@ type Program struct {
 }
 
 type runningBlock struct {
-	units    []*conv.Runner
-	shortcut *conv.Runner
+	units    []*runningUnit
+	shortcut *runningUnit
 	pad      bool // option A
 	stride   int
 }
@@ -39,11 +39,7 @@ func fold(u *Unit) (*conv.Chain, error) {
 		return u.Chain, nil
 	}
 	n := u.Norm
-	scale, shift := make([]float64, len(n.Weight)), make([]float64, len(n.Weight))
-	for i := range scale {
-		scale[i] = float64(n.Weight[i]) / math.Sqrt(float64(n.Var[i])+n.Eps)
-		shift[i] = float64(n.Bias[i]) - float64(n.Mean[i])*scale[i]
-	}
+	scale, shift := n.affine()
 	last, err := u.Chain.Last().ScaleOutputs(scale, shift)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.Name, err)
@@ -53,20 +49,25 @@ func fold(u *Unit) (*conv.Chain, error) {
 	return &c, nil
 }
 
+// affine is the norm as a scale and a shift of each channel.
+func (m *Norm) affine() (scale, shift []float64) {
+	scale, shift = make([]float64, len(m.Weight)), make([]float64, len(m.Weight))
+	for i := range scale {
+		scale[i] = float64(m.Weight[i]) / math.Sqrt(float64(m.Var[i])+m.Eps)
+		shift[i] = float64(m.Bias[i]) - float64(m.Mean[i])*scale[i]
+	}
+	return scale, shift
+}
+
 // Compile prepares the network for running. The program does not follow later
 // changes of the network.
 func (n *Net) Compile() (*Program, error) {
-	var failed error
-	runner := func(u *Unit) *conv.Runner {
+	failed := n.checkModules()
+	runner := func(u *Unit) *runningUnit {
 		if u == nil || failed != nil {
 			return nil
 		}
-		c, err := fold(u)
-		if err != nil {
-			failed = err
-			return nil
-		}
-		r, err := conv.NewRunner(c)
+		r, err := newRunningUnit(u)
 		if err != nil {
 			failed = fmt.Errorf("%s: %w", u.Name, err)
 		}
@@ -136,7 +137,7 @@ func (p *Program) block(b *runningBlock, workers int) error {
 		}
 		short = p.short
 	case b.pad:
-		p.short = padShortcut(p.short, p.a, b.stride, b.units[len(b.units)-1].Out(), workers)
+		p.short = padShortcut(p.short, p.a, b.stride, b.units[len(b.units)-1].conv.Out(), workers)
 		short = p.short
 	}
 	x := p.a

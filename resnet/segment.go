@@ -78,6 +78,9 @@ func (n *Net) SetSegmentation(classes, dilate int, seed uint64) error {
 	out := n.Clone()
 	out.Config = c
 	set := func(u *Unit, g conv.Geometry) error {
+		if _, was := u.Chain.Shape(); len(u.Modules) > 0 && was != g.Normal() {
+			return fmt.Errorf("%w: %s has modules, made for its stride and dilation", ErrUnknown, u.Name)
+		}
 		chain, err := u.Chain.WithGeometry(g)
 		if err != nil {
 			return fmt.Errorf("%s: %w", u.Name, err)

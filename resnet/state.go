@@ -19,7 +19,7 @@ func (l *Learner) Segments() bool { return l.net.Segment }
 // own memory, in execution order; none where norms are fixed.
 func (l *Learner) Statistics() [][]float32 {
 	var s [][]float32
-	for _, t := range l.units {
+	for _, t := range l.parts() {
 		if t.norm != nil && !t.fixed {
 			s = append(s, t.norm.Mean, t.norm.Var)
 		}
@@ -64,11 +64,11 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 	if err != nil {
 		return err
 	}
-	units := n.all()
+	units, parts := n.parts(), l.parts()
 	if n.Dilate != l.net.Dilate {
 		return fmt.Errorf("%w: a state of a network with %d stages dilated, the learner's has %d", conv.ErrShape, n.Dilate, l.net.Dilate)
 	}
-	if len(units) != len(l.units) {
+	if len(units) != len(parts) {
 		return fmt.Errorf("%w: a state of %s for a learner of %s", conv.ErrShape, n.Arch, l.net.Arch)
 	}
 	for _, p := range l.params {
@@ -88,44 +88,54 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 		}
 		copy(p.Value, v)
 	}
-	for i, t := range l.units {
-		u := units[i]
-		fail := func(err error) error { return fmt.Errorf("%s: %w", u.Name, err) }
-		if t.conv == nil {
-			continue
+	for i, t := range parts {
+		if err := t.restore(units[i]); err != nil {
+			return fmt.Errorf("%s: %w", units[i].Name, err)
 		}
-		if t.adapt != nil {
-			t.adapt.stale = true
-		}
+	}
+	return nil
+}
+
+// restore gives t the weights and statistics of u.
+func (t *learning) restore(u *Unit) error {
+	if (u.Chain == nil) != (t.unit.Chain == nil) || (u.Norm == nil) != (t.unit.Norm == nil) {
+		return fmt.Errorf("%w: the learner has another module there", conv.ErrShape)
+	}
+	if t.adapt != nil {
+		t.adapt.stale = true
+	}
+	if t.conv != nil {
 		layers := t.conv.Layers()
 		if len(u.Chain.Stages) != len(layers) {
-			return fail(fmt.Errorf("%w: a chain of %d stages, the learner has %d", conv.ErrShape, len(u.Chain.Stages), len(layers)))
+			return fmt.Errorf("%w: a chain of %d stages, the learner has %d", conv.ErrShape, len(u.Chain.Stages), len(layers))
 		}
 		for j, s := range u.Chain.Stages {
 			if t.adapt == nil { // its base does not change
 				if err := t.conv.Import(j, layers[j].Weights(), s.Weight); err != nil {
-					return fail(err)
+					return err
 				}
 			}
 			if s.Bias != nil {
 				if err := t.conv.SetBiases(j, layers[j].Bias(), s.Bias); err != nil {
-					return fail(err)
+					return err
 				}
 			}
 			layers[j].Update()
 		}
-		if m := t.unit.Norm; m != nil {
-			if len(u.Norm.Mean) != len(m.Mean) {
-				return fail(fmt.Errorf("%w: %d channels, the learner has %d", conv.ErrShape, len(u.Norm.Mean), len(m.Mean)))
-			}
-			copy(m.Weight, u.Norm.Weight)
-			copy(m.Bias, u.Norm.Bias)
-			copy(m.Mean, u.Norm.Mean)
-			copy(m.Var, u.Norm.Var)
-			if m.Batches != nil && u.Norm.Batches != nil {
-				*m.Batches = *u.Norm.Batches
-			}
-		}
+	}
+	if t.norm == nil { // there is none, or it is folded
+		return nil
+	}
+	m := t.unit.Norm
+	if len(u.Norm.Mean) != len(m.Mean) {
+		return fmt.Errorf("%w: %d channels, the learner has %d", conv.ErrShape, len(u.Norm.Mean), len(m.Mean))
+	}
+	copy(m.Weight, u.Norm.Weight)
+	copy(m.Bias, u.Norm.Bias)
+	copy(m.Mean, u.Norm.Mean)
+	copy(m.Var, u.Norm.Var)
+	if m.Batches != nil && u.Norm.Batches != nil {
+		*m.Batches = *u.Norm.Batches
 	}
 	return nil
 }

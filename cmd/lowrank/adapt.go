@@ -59,7 +59,10 @@ with MODEL again.
 
 Methods: ` + strings.Join(adapt.Methods(), ", ") + `.
 Ranks (--rank) are one number, or as many as the kind has: tucker R_out,R_in, tkdcpd
-R_out,R_in,R.
+R_out,R_in,R. Of bottleneck, it is how many times fewer channels there are inside.
+residual-serial-bn, bottleneck and chapter are layers beside the convolutions, which
+stay in the network that merge writes, and no changes of the kernels; --alpha is the
+scale of what they add.
 
 --norms says what becomes of the batch norms, which matters more than the method:
 frozen-eval leaves them, affine trains their scales and shifts, stats-only takes the

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +22,8 @@ type adapterRow struct {
 	Extra   []string       `json:"extra"`
 	Values  int            `json:"extra_values"`
 	Modules []moduleRow    `json:"modules"`
+	// Beside are the convolutions that have layers of the adapter's beside them.
+	Beside []string `json:"beside"`
 }
 
 type moduleRow struct {
@@ -41,10 +45,10 @@ type adaptersReport struct {
 	Adapters []adapterRow `json:"adapters"`
 }
 
-func describeAdapters(f *peft.File) adaptersReport {
+func describeAdapters(f *peft.File) (adaptersReport, error) {
 	r := adaptersReport{Format: formatNative, Base: f.Base, Frozen: len(f.Frozen), Adapters: []adapterRow{}}
 	for _, a := range f.Adapters {
-		row := adapterRow{Name: a.Name, Norms: string(a.Norm), Kinds: map[string]int{}, Params: a.Params(), Extra: []string{}, Modules: []moduleRow{}}
+		row := adapterRow{Name: a.Name, Norms: string(a.Norm), Kinds: map[string]int{}, Params: a.Params(), Extra: []string{}, Modules: []moduleRow{}, Beside: []string{}}
 		for _, m := range a.Modules {
 			s := m.Spec()
 			row.Kinds[string(s.Kind)]++
@@ -62,14 +66,23 @@ func describeAdapters(f *peft.File) adaptersReport {
 		if a.Extra != nil {
 			row.Extra, row.Values = append(row.Extra, a.Extra.Names()...), a.Extra.Elements()
 		}
+		modules, err := adapt.Modules(a)
+		if err != nil {
+			return r, err
+		}
+		row.Beside = slices.AppendSeq(row.Beside, maps.Keys(modules))
+		slices.Sort(row.Beside)
 		r.Adapters = append(r.Adapters, row)
 	}
-	return r
+	return r, nil
 }
 
 // printAdapters prints what an adapter file holds.
 func printAdapters(cmd *cobra.Command, f *peft.File, asJSON bool) error {
-	r := describeAdapters(f)
+	r, err := describeAdapters(f)
+	if err != nil {
+		return err
+	}
 	w := cmd.OutOrStdout()
 	if asJSON {
 		return printJSON(w, r)
@@ -82,6 +95,9 @@ func printAdapters(cmd *cobra.Command, f *peft.File, asJSON bool) error {
 		}
 		fmt.Fprintf(w, "\n%q: %s parameters in %d changes; batch norms %s; %d other tensors, %s values\n",
 			a.Name, count(a.Params), len(a.Modules), norms, len(a.Extra), count(a.Values))
+		if len(a.Beside) > 0 {
+			fmt.Fprintf(w, "layers beside %d convolutions: %s\n", len(a.Beside), strings.Join(a.Beside, ", "))
+		}
 		rows := [][]string{{"module", "kind", "rank", "kernel", "params", "scale", ""}}
 		for _, m := range a.Modules {
 			rows = append(rows, []string{m.Module, m.Kind, ranks(m.Rank), fmt.Sprintf("%dx%dx%dx%d", m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3]),

@@ -1,0 +1,133 @@
+package adapt
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/resnet"
+)
+
+// Apply is a copy of base with adapters of a file in it, whatever their methods: changes
+// of kernels are merged, each times its weight, modules are added, and other tensors
+// stand in place of the base's. names are the adapters', nil for all; weights nil are
+// ones. The error wraps peft.ErrBase for another base, and peft.ErrLossy for what cannot
+// be mixed: modules, or tensors in place of others, of two adapters or with another
+// weight than 1.
+func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64) (*resnet.Net, error) {
+	adapters := file.Adapters
+	if names != nil {
+		adapters = nil
+		for _, name := range names {
+			a := file.Adapter(name)
+			if a == nil {
+				return nil, fmt.Errorf("%w: the file has no adapter %q", ErrOption, name)
+			}
+			adapters = append(adapters, a)
+		}
+	}
+	if weights == nil {
+		for range adapters {
+			weights = append(weights, 1)
+		}
+	}
+	sd, err := base.StateDict()
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Check(sd, false); err != nil {
+		return nil, err
+	}
+	for i, a := range adapters {
+		if i < len(weights) {
+			if err := unweighted(a, weights[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if _, err := added(adapters); err != nil {
+		return nil, err
+	}
+	return apply(sd, weights, adapters...)
+}
+
+// unweighted reports an adapter with modules and another weight than 1.
+func unweighted(a *peft.Adapter, weight float64) error {
+	if len(a.Added) > 0 && weight != 1 {
+		return fmt.Errorf("%w: adapter %q has modules, which are not linear: its weight %g is not 1", peft.ErrLossy, a.Name, weight)
+	}
+	return nil
+}
+
+// apply is the network of a state dict with adapters in it.
+func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*resnet.Net, error) {
+	merged, err := peft.Merge(sd, weights, adapters...)
+	if err != nil {
+		return nil, err
+	}
+	if err := Graft(merged, adapters...); err != nil {
+		return nil, err
+	}
+	return resnet.Load(merged, resnet.Options{})
+}
+
+// Graft adds to the description of a network, in a state dict as resnet.Net.StateDict
+// makes it, the modules of adapters whose tensors were put there: what peft.Merge, which
+// knows no networks, leaves undone. The error wraps peft.ErrLossy where two adapters have
+// modules at one unit.
+func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
+	modules, err := added(adapters)
+	if err != nil {
+		return err
+	}
+	return resnet.DescribeModules(sd, modules)
+}
+
+// placed are the adapters whose extra tensors are used, as ExtraOnly and its like say.
+// Modules are among these tensors: they cannot be mixed.
+func placed(parts []Part, how string) ([]*peft.Adapter, error) {
+	if i, err := strconv.Atoi(how); err == nil && i >= 1 && i <= len(parts) {
+		return []*peft.Adapter{parts[i-1].Adapter}, nil
+	}
+	var all []*peft.Adapter
+	for _, p := range parts {
+		if how == ExtraNone {
+			continue
+		}
+		if err := unweighted(p.Adapter, p.Weight); err != nil {
+			return nil, err
+		}
+		all = append(all, p.Adapter)
+	}
+	_, err := added(all)
+	return all, err
+}
+
+// Modules describes those that an adapter adds, by the names of their units.
+func Modules(a *peft.Adapter) (map[string][]resnet.ModuleSpec, error) {
+	return added([]*peft.Adapter{a})
+}
+
+// added are the modules of adapters.
+func added(adapters []*peft.Adapter) (map[string][]resnet.ModuleSpec, error) {
+	owner := map[string]string{}
+	all := map[string][]resnet.ModuleSpec{}
+	for _, a := range adapters {
+		if len(a.Added) == 0 {
+			continue
+		}
+		var modules map[string][]resnet.ModuleSpec
+		if err := json.Unmarshal(a.Added, &modules); err != nil {
+			return nil, fmt.Errorf("%w: adapter %q: the description of its modules: %w", peft.ErrFile, a.Name, err)
+		}
+		for unit, specs := range modules {
+			if other, ok := owner[unit]; ok {
+				return nil, fmt.Errorf("%w: adapters %q and %q both have modules at %s", peft.ErrLossy, other, a.Name, unit)
+			}
+			owner[unit], all[unit] = a.Name, specs
+		}
+	}
+	return all, nil
+}
