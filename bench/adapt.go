@@ -39,11 +39,11 @@ var tasks = []task{
 
 var adaptMethods = []adapt.Method{
 	adapt.Head, adapt.Bias, adapt.BN, "lora", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial", "conv1d",
-	adapt.Full, adapt.Scratch, "lora-view", "loha", "lokr",
+	adapt.Full, adapt.Scratch, "residual-serial-bn", "bottleneck", "chapter", "lora-view", "loha", "lokr",
 }
 
 // extra are methods that are run last.
-const extra = 3
+const extra = 6
 
 // outcome is a run, as a line of JSON.
 type outcome struct {
