@@ -315,9 +315,8 @@ func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config
 	return &train.Job{
 		Learner: l, Data: data, Preprocess: c.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
 		Progress: func(p train.Progress) {
-			left := float64((p.Epochs-p.Epoch)*p.Steps+p.Steps-p.Step) * float64(data.Len()) / float64(p.Steps) / p.Rate
-			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s, %v left",
-				p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate, time.Duration(left*float64(time.Second)).Round(time.Second)))
+			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s",
+				p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate))
 		},
 		Validate: func(ctx context.Context) (resnet.Score, error) {
 			p, err := program()

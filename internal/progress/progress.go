@@ -20,7 +20,9 @@ type Line struct {
 	w        io.Writer
 	terminal bool
 	what     string
-	start    time.Time
+	start    time.Time // of the first update
+	base     int       // what was done by then: a job that goes on did not do it now
+	begun    bool
 	last     time.Time
 	now      func() time.Time
 }
@@ -32,7 +34,7 @@ func New(f *os.File, what string) *Line {
 
 func newLine(w io.Writer, terminal bool, what string, now func() time.Time) *Line {
 	t := now()
-	return &Line{w: w, terminal: terminal, what: what, start: t, last: t, now: now}
+	return &Line{w: w, terminal: terminal, what: what, last: t, now: now}
 }
 
 // Update says that done of total units are done; detail is what is being done
@@ -45,6 +47,9 @@ func (l *Line) Update(done, total int, detail string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.now()
+	if !l.begun {
+		l.begun, l.start, l.base = true, t, done
+	}
 	every := 5 * time.Second
 	if l.terminal {
 		every = 100 * time.Millisecond
@@ -57,8 +62,8 @@ func (l *Line) Update(done, total int, detail string) {
 	if detail != "" {
 		text += " " + detail
 	}
-	if spent := t.Sub(l.start); done > 0 && total > done && spent > time.Second {
-		left := time.Duration(float64(spent) / float64(done) * float64(total-done))
+	if spent := t.Sub(l.start); done > l.base && total > done && spent > time.Second {
+		left := time.Duration(float64(spent) / float64(done-l.base) * float64(total-done))
 		text += fmt.Sprintf(", about %v left", left.Round(time.Second))
 	}
 	if l.terminal {

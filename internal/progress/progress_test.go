@@ -46,3 +46,16 @@ func TestNilLineShowsNothing(t *testing.T) {
 	l.Update(1, 2, "x")
 	l.Done()
 }
+
+// What was done before the line began says nothing of the speed.
+func TestAJobThatGoesOnIsTimedFromWhereItIs(t *testing.T) {
+	var out strings.Builder
+	c := &clock{t: time.Unix(0, 0)}
+	l := newLine(&out, false, "train", c.now)
+	l.Update(90, 100, "")
+	c.t = c.t.Add(10 * time.Second)
+	l.Update(95, 100, "")
+	if want := "train 95/100, about 10s left\n"; out.String() != want {
+		t.Errorf("wrote %q, want %q", out.String(), want)
+	}
+}
