@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lowrank-go/lowrank/adapt"
@@ -37,9 +38,10 @@ var tasks = []task{
 	{"cifar-jpeg", "checkpoints/resnet20-12fca82f.th", "folder:cifar10_jpg_train.zip,holdout=0.1"},
 }
 
+// The methods; one with a rank other than its own has it behind a colon.
 var adaptMethods = []adapt.Method{
 	adapt.Head, adapt.Bias, adapt.BN, "lora", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial", "conv1d",
-	adapt.Full, adapt.Scratch, "residual-serial-bn", "bottleneck", "chapter", "lora-view", "loha", "lokr",
+	"cp:8", adapt.Full, adapt.Scratch, "residual-serial-bn", "bottleneck", "chapter", "lora-view", "loha", "lokr",
 }
 
 // extra are methods that are run last.
@@ -161,7 +163,15 @@ func adaptOnce(o options, t task, m adapt.Method, seed uint64) (*outcome, error)
 		return nil, err
 	}
 	defer dataset.Close(test)
-	n, err := adapt.New(base, adapt.Options{Method: m, Classes: data.Classes(), Seed: seed, Batch: adaptBatch})
+	opt := adapt.Options{Method: m, Classes: data.Classes(), Seed: seed, Batch: adaptBatch}
+	if name, rank, ok := strings.Cut(string(m), ":"); ok {
+		r, err := strconv.Atoi(rank)
+		if err != nil {
+			return nil, err
+		}
+		opt.Method, opt.Rank = adapt.Method(name), []int{r}
+	}
+	n, err := adapt.New(base, opt)
 	if err != nil {
 		return nil, err
 	}
