@@ -8,10 +8,10 @@ import (
 )
 
 // File is the adapter as it is now: the changes of the kernels, the modules and what
-// describes them, and every tensor of
-// base's state dict that is another by now (the head, and what the method trains or the
-// norms' policy replaces). It is bound to all others, which must be the same wherever it
-// is applied. name is the task's and may be empty.
+// describes them, and every tensor of base's state dict that is another by now (the
+// head, and what the method trains or the norms' policy replaces). It is bound to all
+// others, which must be the same wherever it is applied. name is the task's and may be
+// empty.
 func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 	state, err := n.Learner.State()
 	if err != nil {

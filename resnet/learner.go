@@ -276,8 +276,8 @@ func (m *Norm) clone() *Norm {
 }
 
 // share gives the units below the lowest that learns maps in common, for nothing
-// there is kept, frozen chains one set of maps between their stages, and those whose convolution's output is not needed again one map
-// instead of two.
+// there is kept, frozen chains one set of maps between their stages, and those whose
+// convolution's output is not needed again one map instead of two.
 func (l *Learner) share() {
 	for _, t := range l.units {
 		if t.fixed && t.gain == nil && len(t.serial) == 0 { // they keep it

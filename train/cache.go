@@ -60,8 +60,9 @@ func newCache(ctx context.Context, j *Job, most int64) (*cache, error) {
 	return c, nil
 }
 
-// check reports settings that need the images in each epoch.
-func (j *Job) checkCache(r Recipe) error {
+// checkCache reports settings that need the images in each epoch.
+func (j *Job) checkCache() error {
+	r := &j.Recipe
 	if j.Cache > 0 && (r.Augment != dataset.Augment{} || r.Mixup > 0 || r.Teaching > 0) {
 		return fmt.Errorf("%w: augmentation, mixup or a teacher, for a run that looks at each image once", ErrRecipe)
 	}

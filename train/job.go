@@ -162,7 +162,7 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	if c := j.Learner.Classes(); j.Data.Classes() > c {
 		return nil, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", ErrRecipe, j.Data.Name(), j.Data.Classes(), c)
 	}
-	if err := errors.Join(j.checkTask(), j.checkCache(j.Recipe)); err != nil {
+	if err := errors.Join(j.checkTask(), j.checkCache()); err != nil {
 		return nil, err
 	}
 	if j.Teacher == nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -145,10 +144,8 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.out != "" {
 		job.Checkpoint, job.Log, _ = trainingFiles(f.out)
-		if !f.resume {
-			if err := os.Remove(job.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		if err := f.begin(job.Checkpoint); err != nil {
+			return err
 		}
 	}
 	r := adaptReport{Method: f.method, Rank: n.Options.Rank, Norms: string(n.Options.Norms), ParamsTrainable: n.Params(), ParamsBase: base.Params(),
@@ -160,10 +157,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	accuracy := before.Accuracy()
 	r.AccuracyBefore = &accuracy
 	start := time.Now()
-	if r.Epochs, err = job.Run(cmd.Context()); err != nil {
-		if cmd.Context().Err() != nil && job.Checkpoint != "" {
-			return fmt.Errorf("%w (%w)", err, errResumable)
-		}
+	if r.Epochs, err = runJob(cmd.Context(), job); err != nil {
 		return err
 	}
 	if k := len(r.Epochs); k > 0 {
@@ -176,7 +170,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 		if err := f.write(n, base); err != nil {
 			return err
 		}
-		if err := os.Remove(job.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := discard(job.Checkpoint); err != nil {
 			return err
 		}
 	}

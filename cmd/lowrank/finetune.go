@@ -2,8 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -90,18 +88,13 @@ func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, vali
 		job.Teacher = teacher.Forward
 	}
 	job.Checkpoint, job.Log, _ = trainingFiles(f.out)
-	if !f.resume {
-		if err := os.Remove(job.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-	}
-	if r.FineTuning, err = job.Run(cmd.Context()); err != nil {
-		if cmd.Context().Err() != nil {
-			return nil, fmt.Errorf("%w (%w)", err, errResumable)
-		}
+	if err := f.begin(job.Checkpoint); err != nil {
 		return nil, err
 	}
-	if err := os.Remove(job.Checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if r.FineTuning, err = runJob(cmd.Context(), job); err != nil {
+		return nil, err
+	}
+	if err := discard(job.Checkpoint); err != nil {
 		return nil, err
 	}
 	return learner.Net()

@@ -90,6 +90,31 @@ func trainingFiles(out string) (checkpoint, log, curve string) {
 	return stem + ".checkpoint", stem + ".jsonl", stem + ".svg"
 }
 
+// begin discards the checkpoint of an earlier run, unless this one goes on from it.
+func (f *recipeFlags) begin(checkpoint string) error {
+	if f.resume {
+		return nil
+	}
+	return discard(checkpoint)
+}
+
+// discard removes a checkpoint, if it is there.
+func discard(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// runJob runs a job; where it was interrupted and can go on, its error says so.
+func runJob(ctx context.Context, job *train.Job) ([]train.Epoch, error) {
+	epochs, err := job.Run(ctx)
+	if err != nil && ctx.Err() != nil && job.Checkpoint != "" {
+		err = fmt.Errorf("%w (%w)", err, errResumable)
+	}
+	return epochs, err
+}
+
 // drawCurve draws a run's losses.
 func drawCurve(path, title string, epochs []train.Epoch) error {
 	c := chart.Chart{Title: title, XLabel: "epoch", YLabel: "loss", LogY: true, Lines: []chart.Line{{Name: "training"}, {Name: "validation"}}}
@@ -197,9 +222,9 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		if err := checkOutput(checkpoint, f.force); err != nil {
 			return fmt.Errorf("%w, and --resume goes on from it", err)
 		}
-		if err := os.Remove(checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+	}
+	if err := f.begin(checkpoint); err != nil {
+		return err
 	}
 	start := time.Now()
 	job, err := f.job(cmd, "train", f.data, net.Config, learner, data, validation, f.threads)
@@ -207,11 +232,8 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	job.Checkpoint, job.Log = checkpoint, log
-	epochs, err := job.Run(cmd.Context())
+	epochs, err := runJob(cmd.Context(), job)
 	if err != nil {
-		if cmd.Context().Err() != nil {
-			return fmt.Errorf("%w (%w)", err, errResumable)
-		}
 		return err
 	}
 	if net, err = learner.Net(); err != nil {
@@ -229,7 +251,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 	}
-	if err := os.Remove(checkpoint); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := discard(checkpoint); err != nil {
 		return err
 	}
 	r := trainReport{Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), Recipe: job.Recipe, Samples: validation.Len(),
