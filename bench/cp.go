@@ -13,6 +13,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/synthetic"
+	"github.com/lowrank-go/lowrank/internal/usage"
 )
 
 // cps times CP-ALS on tensors that TensorLy 0.9.0 was timed on. Its figures, CPU
@@ -76,7 +77,7 @@ func cps(o options) error {
 			ctx, cancel := context.WithCancel(context.Background())
 			var begin time.Time
 			var err error
-			used := peakMemory(func() {
+			used := usage.Peak(func() {
 				begin = time.Now()
 				_, err = cpd.ALS(ctx, x, c.rank, &cpd.Settings{MaxSweeps: 200, Tol: 1e-12, Workers: o.threads, Progress: func(_, _ int, e float64) {
 					if e <= goal+5e-7 && !reached { // they are rounded

@@ -14,7 +14,6 @@
 //	go run ./bench tucker
 //	go run ./bench scaling -plots bench
 //	go run ./bench curves -plots bench/plots
-//	go run ./bench adapt -data DIR -out bench/adapt.jsonl -seeds 3 -threads 2
 //
 // The peers are OpenBLAS (Debian's libopenblas0) and PyTorch (Debian's
 // python3-torch). Nothing else in this repository needs them.
@@ -36,7 +35,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|train|adapt|curves|cp|tucker|scaling [flags]"))
+		fail(fmt.Errorf("usage: bench gemm|lapack|conv|step|train|curves|cp|tucker|scaling [flags]"))
 	}
 	f := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	command := f.String("peer", "", "command that runs the peer; empty: only lowrank is timed")
@@ -46,9 +45,6 @@ func main() {
 	f.StringVar(&o.only, "only", "", "run the cases whose name contains this")
 	f.IntVar(&o.threads, "threads", 1, "threads of both sides")
 	f.StringVar(&o.plots, "plots", "", "folder for the plots of scaling")
-	f.StringVar(&o.data, "data", "../shared/data", "folder of the data of adapt")
-	f.StringVar(&o.out, "out", "bench/adapt.jsonl", "file of the outcomes of adapt")
-	f.IntVar(&o.seeds, "seeds", 1, "seeds of adapt")
 	f.Parse(os.Args[2:])
 	if *command != "" {
 		p, err := start(*command)
@@ -70,8 +66,6 @@ func main() {
 		err = steps(o)
 	case "train":
 		err = trains(o)
-	case "adapt":
-		err = adapts(o)
 	case "curves":
 		err = curves(o)
 	case "scaling":
@@ -100,9 +94,6 @@ type options struct {
 	only    string
 	threads int
 	plots   string
-	data    string
-	out     string
-	seeds   int
 }
 
 // peer is another library behind a pipe: a line asks, a line answers.

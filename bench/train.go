@@ -9,6 +9,7 @@ import (
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
+	"github.com/lowrank-go/lowrank/internal/usage"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
@@ -33,7 +34,7 @@ func trains(o options) error {
 			if !strings.Contains(c.arch+" "+name, o.only) {
 				return full, nil
 			}
-			memory := peakMemory(f)
+			memory := usage.Peak(f)
 			mine, theirs, err := o.pair(f, fmt.Sprintf("%s %s %d %d %d", question, c.arch, c.batch, c.size, o.threads))
 			if err != nil {
 				return full, err

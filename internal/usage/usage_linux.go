@@ -1,4 +1,4 @@
-package main
+package usage
 
 import (
 	"bufio"
@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// peakMemory is the most memory, in MiB, that the process holds while f runs, or 0
+// Peak is the most memory, in MiB, that the process holds while f runs, or 0
 // where the system does not tell.
-func peakMemory(f func()) float64 {
+func Peak(f func()) float64 {
 	debug.FreeOSMemory()
 	// 5 resets the high-water mark; see proc(5).
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
@@ -32,8 +32,8 @@ func peakMemory(f func()) float64 {
 	return 0
 }
 
-// cpuSeconds is the processor time of the process so far.
-func cpuSeconds() float64 {
+// CPU is the processor time of the process so far, in seconds.
+func CPU() float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
