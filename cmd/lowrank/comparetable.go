@@ -179,10 +179,12 @@ func newRow(method string, tasks []string, runs, full map[string]outcomes, all o
 			continue
 		}
 		reference = append(reference, average(f.column(func(o *outcome) float64 { return o.Accuracy })))
-		of := func(o *outcome) float64 { return o.CPU }
-		cpu = append(cpu, middle(r.column(of))/middle(f.column(of)))
-		of = func(o *outcome) float64 { return o.Memory }
-		memory = append(memory, middle(r.column(of))/middle(f.column(of)))
+		// Beside the reference with the same seed, which ran at about the same time.
+		for _, o := range r {
+			if i := slices.IndexFunc(f, func(p outcome) bool { return p.Seed == o.Seed }); i >= 0 {
+				cpu, memory = append(cpu, o.CPU/f[i].CPU), append(memory, o.Memory/f[i].Memory)
+			}
+		}
 	}
 	row.Params = average(shares)
 	if len(means) == len(tasks) {
@@ -206,11 +208,6 @@ func (all outcomes) column(of func(o *outcome) float64) []float64 {
 }
 
 func average(v []float64) float64 { return stat.Mean(v, nil) }
-
-func middle(v []float64) float64 {
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
 
 // geometric is nil where something was not measured.
 func geometric(v []float64) *float64 {
