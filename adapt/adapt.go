@@ -37,6 +37,11 @@ type Options struct {
 	Layers []string
 	// Classes is the number of classes of the new head.
 	Classes int
+	// Segment is set for a task with a class for every pixel. A classifier becomes a
+	// segmentation network for it, with a new neck before the new head and Dilate stages
+	// dilated, nil meaning resnet.Config.DefaultDilate.
+	Segment bool
+	Dilate  *int
 	Seed    uint64
 	// Batch is the number of images of a step, by which it is decided how a change
 	// is computed; 0 means 128.
@@ -45,14 +50,17 @@ type Options struct {
 
 // Network is a network that is being adapted.
 type Network struct {
-	// Base is the network as it was, frozen, but for the head, which is new, and modules
-	// of the method, which add nothing at first.
+	// Base is the network as it was, frozen, but for the head, which is new, as the neck
+	// of a new segmentation network is, and modules of the method, which add nothing at
+	// first.
 	Base *resnet.Net
 	// Learner trains it.
 	Learner *resnet.Learner
 	// Changes are those of the kernels, by the convolution's name.
 	Changes map[string]*peft.Delta
 	Options Options
+	// extension is what becomes of the base's description.
+	extension resnet.Extension
 }
 
 // New prepares base for adaptation. base itself is left as it is.
@@ -80,13 +88,13 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	if opt.Method == Scratch {
 		n.Base.Randomise(opt.Seed)
 	}
-	if err := n.Base.SetHead(opt.Classes, opt.Seed); err != nil {
+	if err := n.setTask(); err != nil {
 		return nil, err
 	}
 	sizes := map[string][2]int{}
 	matched := false
 	for i, s := range n.Base.Sites() {
-		if !s.Linear && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
+		if !s.Linear && !n.isFresh(s.Name) && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
 			sizes[s.Name] = [2]int{s.H, s.W}
 			matched = true
 		}
@@ -150,10 +158,15 @@ func chosen(patterns []string, name string) bool {
 	})
 }
 
+// isFresh tells whether a unit is the new head, or the new neck.
+func (n *Network) isFresh(unit string) bool {
+	return unit == n.Base.Head.Name || n.extension.Dilate != nil && unit == n.Base.Neck.Name
+}
+
 // learns tells which of the network's own parameters the method trains.
 func (n *Network) learns(p *resnet.Param) bool {
 	switch {
-	case p.Unit == n.Base.Head.Name, p.Module && methods[n.Options.Method].module != nil:
+	case n.isFresh(p.Unit), p.Module && methods[n.Options.Method].module != nil:
 		return true
 	case n.Options.Method == Full || n.Options.Method == Scratch:
 		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()
@@ -303,6 +316,18 @@ func (n *Network) Params() int {
 	total := 0
 	for _, p := range n.Learner.Params() {
 		total += p.Len()
+	}
+	return total
+}
+
+// HeadParams is how many of them are the new head's, and the neck's of a new segmentation
+// network: what every method trains.
+func (n *Network) HeadParams() int {
+	total := 0
+	for _, p := range n.Learner.Params() {
+		if n.isFresh(p.Unit) {
+			total += p.Len()
+		}
 	}
 	return total
 }

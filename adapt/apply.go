@@ -1,6 +1,7 @@
 package adapt
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -11,10 +12,10 @@ import (
 )
 
 // Apply is a copy of base with adapters of a file in it, whatever their methods: changes
-// of kernels are merged, each times its weight, modules are added, and other tensors
-// stand in place of the base's. names are the adapters', nil for all; weights nil are
+// of kernels are merged, each times its weight, the network is extended by modules or
+// for segmentation, and other tensors stand in place of the base's. names are the adapters', nil for all; weights nil are
 // ones. The error wraps peft.ErrBase for another base, and peft.ErrLossy for what cannot
-// be mixed: modules, or tensors in place of others, of two adapters or with another
+// be mixed: extensions, or tensors in place of others, of two adapters or with another
 // weight than 1.
 func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64) (*resnet.Net, error) {
 	adapters := file.Adapters
@@ -53,10 +54,10 @@ func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64)
 	return apply(sd, weights, adapters...)
 }
 
-// unweighted reports an adapter with modules and another weight than 1.
+// unweighted reports an adapter that extends the network and has another weight than 1.
 func unweighted(a *peft.Adapter, weight float64) error {
 	if len(a.Added) > 0 && weight != 1 {
-		return fmt.Errorf("%w: adapter %q has modules, which are not linear: its weight %g is not 1", peft.ErrLossy, a.Name, weight)
+		return fmt.Errorf("%w: adapter %q has layers of its own, which are not linear: its weight %g is not 1", peft.ErrLossy, a.Name, weight)
 	}
 	return nil
 }
@@ -73,20 +74,33 @@ func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*
 	return resnet.Load(merged, resnet.Options{})
 }
 
-// Graft adds to the description of a network, in a state dict as resnet.Net.StateDict
-// makes it, the modules of adapters whose tensors were put there: what peft.Merge, which
+// Graft puts what adapters extend a network by into its description, in a state dict as
+// resnet.Net.StateDict makes it where the tensors were put already: what peft.Merge, which
 // knows no networks, leaves undone. The error wraps peft.ErrLossy where two adapters have
-// modules at one unit.
+// modules at one unit, or both make a segmentation network.
 func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
-	modules, err := added(adapters)
+	e, err := added(adapters)
 	if err != nil {
 		return err
 	}
-	return resnet.DescribeModules(sd, modules)
+	if err := resnet.Extend(sd, e); err != nil {
+		return err
+	}
+	for _, a := range adapters {
+		if a.Extra == nil {
+			continue
+		}
+		for _, name := range a.Extra.Names() {
+			if _, ok := sd.Get(name); !ok {
+				return fmt.Errorf("%w: adapter %q has its own %q, for which a segmentation network has no place", peft.ErrLossy, a.Name, name)
+			}
+		}
+	}
+	return nil
 }
 
 // placed are the adapters whose extra tensors are used, as ExtraOnly and its like say.
-// Modules are among these tensors: they cannot be mixed.
+// Extensions have some of these tensors: they cannot be mixed.
 func placed(parts []Part, how string) ([]*peft.Adapter, error) {
 	if i, err := strconv.Atoi(how); err == nil && i >= 1 && i <= len(parts) {
 		return []*peft.Adapter{parts[i-1].Adapter}, nil
@@ -105,29 +119,45 @@ func placed(parts []Part, how string) ([]*peft.Adapter, error) {
 	return all, err
 }
 
-// Modules describes those that an adapter adds, by the names of their units.
-func Modules(a *peft.Adapter) (map[string][]resnet.ModuleSpec, error) {
+// Extension is what an adapter extends its network by.
+func Extension(a *peft.Adapter) (resnet.Extension, error) {
 	return added([]*peft.Adapter{a})
 }
 
-// added are the modules of adapters.
-func added(adapters []*peft.Adapter) (map[string][]resnet.ModuleSpec, error) {
+// added are the extensions of adapters, together.
+func added(adapters []*peft.Adapter) (resnet.Extension, error) {
 	owner := map[string]string{}
-	all := map[string][]resnet.ModuleSpec{}
+	all := resnet.Extension{Modules: map[string][]resnet.ModuleSpec{}}
 	for _, a := range adapters {
 		if len(a.Added) == 0 {
 			continue
 		}
-		var modules map[string][]resnet.ModuleSpec
-		if err := json.Unmarshal(a.Added, &modules); err != nil {
-			return nil, fmt.Errorf("%w: adapter %q: the description of its modules: %w", peft.ErrFile, a.Name, err)
+		var e resnet.Extension
+		d := json.NewDecoder(bytes.NewReader(a.Added))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&e); err != nil {
+			return all, fmt.Errorf("%w: adapter %q: how it extends the network: %w", peft.ErrFile, a.Name, err)
 		}
-		for unit, specs := range modules {
+		for unit, specs := range e.Modules {
 			if other, ok := owner[unit]; ok {
-				return nil, fmt.Errorf("%w: adapters %q and %q both have modules at %s", peft.ErrLossy, other, a.Name, unit)
+				return all, fmt.Errorf("%w: adapters %q and %q both have modules at %s", peft.ErrLossy, other, a.Name, unit)
 			}
-			owner[unit], all[unit] = a.Name, specs
+			owner[unit], all.Modules[unit] = a.Name, specs
+		}
+		if e.Dilate != nil {
+			if all.Dilate != nil {
+				return all, fmt.Errorf("%w: adapters %q and %q both make a segmentation network", peft.ErrLossy, owner[""], a.Name)
+			}
+			owner[""], all.Dilate = a.Name, e.Dilate
 		}
 	}
 	return all, nil
+}
+
+// encode is an extension as adapters hold it, nil for none.
+func encode(e resnet.Extension) (json.RawMessage, error) {
+	if len(e.Modules) == 0 && e.Dilate == nil {
+		return nil, nil
+	}
+	return json.Marshal(e)
 }

@@ -148,7 +148,7 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 		t.Errorf("DoRA: %v", err)
 	}
 	broken := *c
-	for _, text := range []string{`[]`, `{"layer3.0.conv1":[{}]}`, `{"nowhere":[]}`, `{}`} {
+	for _, text := range []string{`[]`, `{"modules":{"layer3.0.conv1":[{}]}}`, `{"modules":{"nowhere":[]}}`, `{}`, `{"dilate":1}`, `{"more":1}`} {
 		broken.Added = []byte(text)
 		if f, err := peft.NewFile(sd, nil, &broken); err != nil {
 			t.Fatal(err)

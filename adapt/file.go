@@ -1,8 +1,6 @@
 package adapt
 
 import (
-	"encoding/json"
-
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
@@ -28,10 +26,12 @@ func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 		return nil, err
 	}
 	a.Extra = replaced(base, after, nil)
+	e := n.extension
 	if methods[n.Options.Method].module != nil {
-		if a.Added, err = json.Marshal(n.Base.ModuleSpecs()); err != nil {
-			return nil, err
-		}
+		e.Modules = n.Base.ModuleSpecs()
+	}
+	if a.Added, err = encode(e); err != nil {
+		return nil, err
 	}
 	return Bind(base, a)
 }

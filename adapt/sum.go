@@ -2,7 +2,6 @@ package adapt
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -256,12 +255,12 @@ func Sum(ctx context.Context, base *model.StateDict, parts []Part, extra string,
 		return nil, nil, err
 	}
 	out := &peft.Adapter{Norm: peft.NormFrozen}
-	if modules, err := added(owners); err != nil {
+	e, err := added(owners)
+	if err != nil {
 		return nil, nil, err
-	} else if len(modules) > 0 {
-		if out.Added, err = json.Marshal(modules); err != nil {
-			return nil, nil, err
-		}
+	}
+	if out.Added, err = encode(e); err != nil {
+		return nil, nil, err
 	}
 	if rest.Len() > 0 {
 		out.Extra, out.Norm = rest, parts[0].Norm

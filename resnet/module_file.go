@@ -1,12 +1,10 @@
 package resnet
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
-	"github.com/lowrank-go/lowrank/model"
 )
 
 // ModuleSpec is a module without its weights, as files describe it. Step i of all of a
@@ -56,39 +54,6 @@ func (n *Net) ModuleSpecs() map[string][]ModuleSpec {
 		}
 	}
 	return all
-}
-
-// DescribeModules adds modules to the description of the network in a state dict that
-// Net.StateDict wrote, whose tensors are or will be there. The units must have none so
-// far. Load tells whether they make sense.
-func DescribeModules(sd *model.StateDict, modules map[string][]ModuleSpec) error {
-	if len(modules) == 0 {
-		return nil
-	}
-	manifest, err := model.ReadManifest(sd)
-	if err != nil {
-		return err
-	}
-	if manifest == nil || manifest.Network == nil {
-		return fmt.Errorf("%w: the file does not describe its network, which modules are to be added to", ErrUnknown)
-	}
-	var d description
-	if err := json.Unmarshal(manifest.Network, &d); err != nil {
-		return fmt.Errorf("resnet: the file's network description: %w", err)
-	}
-	if d.Modules == nil {
-		d.Modules = map[string][]ModuleSpec{}
-	}
-	for unit, specs := range modules {
-		if len(d.Modules[unit]) > 0 {
-			return fmt.Errorf("%w: %s has modules already", ErrUnknown, unit)
-		}
-		d.Modules[unit] = specs
-	}
-	if manifest.Network, err = json.Marshal(d); err != nil {
-		return err
-	}
-	return manifest.Write(sd)
 }
 
 // addModules takes u's modules from the state dict.

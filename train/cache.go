@@ -29,11 +29,11 @@ type cache struct {
 // in the same order, so that a run that goes on gets the same.
 const cacheBatch = 64
 
-// newCache computes the cache, or returns nil where the learner has no frozen part, or
-// what it makes of all images would take more than most bytes.
+// newCache computes the cache, or returns nil where the learner has no frozen part, where
+// it learns pixels, and where what it makes of all images takes more than most bytes.
 func newCache(ctx context.Context, j *Job, most int64) (*cache, error) {
 	l, ok := j.Learner.(cacher)
-	if !ok || !l.Cacheable() {
+	if !ok || !l.Cacheable() || j.Learner.Segments() {
 		return nil, nil
 	}
 	c := &cache{cacher: l}

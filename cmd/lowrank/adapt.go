@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,7 +24,9 @@ type adaptReport struct {
 	ParamsTrainable int           `json:"params_trainable"`
 	ParamsBase      int           `json:"params_base"`
 	AccuracyBefore  *float64      `json:"accuracy_before"`
-	Accuracy        *float64      `json:"accuracy"`
+	Accuracy        *float64      `json:"accuracy"` // of pixels where there is a mean IoU
+	MIoUBefore      *float64      `json:"miou_before,omitempty"`
+	MIoU            *float64      `json:"miou,omitempty"`
 	Samples         int           `json:"samples"`
 	SecondsPerEpoch float64       `json:"seconds_per_epoch"`
 	Epochs          []train.Epoch `json:"epochs"`
@@ -62,6 +65,9 @@ R_out,R_in,R. Of bottleneck, it is how many times fewer channels there are insid
 residual-serial-bn, bottleneck and chapter are layers beside the convolutions, which
 stay in the network that merge writes, and no changes of the kernels; --alpha is the
 scale of what they add.
+
+On images with masks (pairs:DIR, glyphs:segments) a classifier becomes a segmentation
+network, with a new neck and head that every method trains; see lowrank train.
 
 --norms says what becomes of the batch norms, which matters more than the method:
 frozen-eval leaves them, affine trains their scales and shifts, stats-only takes the
@@ -128,6 +134,14 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	}
 	f.opt.Method, f.opt.Rank, f.opt.Norms = method, f.rank, peft.NormPolicy(f.norms)
 	f.opt.Classes, f.opt.Seed, f.opt.Batch = data.Classes(), f.Seed, f.Batch
+	if _, f.opt.Segment = data.(dataset.Segmented); !f.opt.Segment && f.dilate != autoDilate {
+		return usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
+	}
+	model, err := f.options()
+	if err != nil {
+		return err
+	}
+	f.opt.Dilate = model.Dilate
 	n, err := adapt.New(base, f.opt)
 	if errors.Is(err, adapt.ErrOption) {
 		return usageError{err}
@@ -150,18 +164,15 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	}
 	r := adaptReport{Method: f.method, Rank: n.Options.Rank, Norms: string(n.Options.Norms), ParamsTrainable: n.Params(), ParamsBase: base.Params(),
 		Samples: validation.Len(), Recipe: job.Recipe, Output: f.out}
-	before, err := job.Validate(cmd.Context())
-	if err != nil {
+	if r.AccuracyBefore, r.MIoUBefore, err = validate(cmd.Context(), job); err != nil {
 		return err
 	}
-	accuracy := before.Accuracy()
-	r.AccuracyBefore = &accuracy
 	start := time.Now()
 	if r.Epochs, err = runJob(cmd.Context(), job); err != nil {
 		return err
 	}
 	if k := len(r.Epochs); k > 0 {
-		r.Accuracy = r.Epochs[k-1].ValAccuracy
+		r.Accuracy, r.MIoU = r.Epochs[k-1].ValAccuracy, r.Epochs[k-1].ValMIoU
 		for _, e := range r.Epochs {
 			r.SecondsPerEpoch += e.Seconds / float64(k)
 		}
@@ -178,13 +189,27 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
 	if r.Accuracy != nil {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s trainable parameters of %s; top-1 %.2f %% of %d images (%.2f %% before), %.1f s an epoch, %.0f s in all\n",
-			f.method, count(r.ParamsTrainable), count(r.ParamsBase), 100**r.Accuracy, r.Samples, 100**r.AccuracyBefore, r.SecondsPerEpoch, time.Since(start).Seconds())
+		what, figure, was := "top-1", *r.Accuracy, *r.AccuracyBefore
+		if r.MIoU != nil {
+			what, figure, was = "mean IoU", *r.MIoU, *r.MIoUBefore
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: %s trainable parameters of %s; %s %.2f %% of %d images (%.2f %% before), %.1f s an epoch, %.0f s in all\n",
+			f.method, count(r.ParamsTrainable), count(r.ParamsBase), what, 100*figure, r.Samples, 100*was, r.SecondsPerEpoch, time.Since(start).Seconds())
 	}
 	if f.out != "" {
 		fmt.Fprintf(cmd.OutOrStdout(), "wrote %s\n", f.out)
 	}
 	return nil
+}
+
+// validate is what a job's network reaches before its first step.
+func validate(ctx context.Context, job *train.Job) (accuracy, miou *float64, err error) {
+	if job.Learner.Segments() {
+		s, err := job.ValidateSegmentation(ctx)
+		return new(s.PixelAccuracy()), new(s.MeanIoU()), err
+	}
+	s, err := job.Validate(ctx)
+	return new(s.Accuracy()), nil, err
 }
 
 // write writes the adapter.

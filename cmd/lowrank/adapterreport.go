@@ -24,6 +24,8 @@ type adapterRow struct {
 	Modules []moduleRow    `json:"modules"`
 	// Beside are the convolutions that have layers of the adapter's beside them.
 	Beside []string `json:"beside"`
+	// Segment is set where the adapter makes a segmentation network of a classifier.
+	Segment bool `json:"segment"`
 }
 
 type moduleRow struct {
@@ -66,11 +68,12 @@ func describeAdapters(f *peft.File) (adaptersReport, error) {
 		if a.Extra != nil {
 			row.Extra, row.Values = append(row.Extra, a.Extra.Names()...), a.Extra.Elements()
 		}
-		modules, err := adapt.Modules(a)
+		e, err := adapt.Extension(a)
 		if err != nil {
 			return r, err
 		}
-		row.Beside = slices.AppendSeq(row.Beside, maps.Keys(modules))
+		row.Segment = e.Dilate != nil
+		row.Beside = slices.AppendSeq(row.Beside, maps.Keys(e.Modules))
 		slices.Sort(row.Beside)
 		r.Adapters = append(r.Adapters, row)
 	}
@@ -95,6 +98,9 @@ func printAdapters(cmd *cobra.Command, f *peft.File, asJSON bool) error {
 		}
 		fmt.Fprintf(w, "\n%q: %s parameters in %d changes; batch norms %s; %d other tensors, %s values\n",
 			a.Name, count(a.Params), len(a.Modules), norms, len(a.Extra), count(a.Values))
+		if a.Segment {
+			fmt.Fprintln(w, "makes a segmentation network of a classifier")
+		}
 		if len(a.Beside) > 0 {
 			fmt.Fprintf(w, "layers beside %d convolutions: %s\n", len(a.Beside), strings.Join(a.Beside, ", "))
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -43,8 +42,8 @@ func newCompare() *cobra.Command {
 		Use:   "compare [MODEL] --data DATA... -o OUTCOMES",
 		Short: "Compare methods of adaptation on several tasks",
 		Long: `Adapts MODEL (the network in the program where it is left out) to each DATA by each of
---methods with each of --seeds, and prints a table: accuracy on the test images, mean
-and standard deviation over seeds; the mean over tasks; the decathlon's score S, for
+--methods with each of --seeds, and prints a table: accuracy on the test images (where
+their pixels have classes the mean IoU), mean and standard deviation over seeds; the mean over tasks; the decathlon's score S, for
 which full fine-tuning is the reference (Rebuffi et al. 2017); and, relative to full
 fine-tuning, the trained parameters beside the head, the processor's time of an epoch
 and the peak of memory.
@@ -323,19 +322,20 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 	if test.Len() == 0 {
 		return fmt.Errorf("%w: nothing to measure with", dataset.ErrEmpty)
 	}
-	n, err := adapt.New(c.base, adapt.Options{Method: m.method, Rank: m.rank, Classes: data.Classes(), Seed: o.Seed, Batch: c.Batch})
+	opt := adapt.Options{Method: m.method, Rank: m.rank, Classes: data.Classes(), Seed: o.Seed, Batch: c.Batch}
+	_, opt.Segment = data.(dataset.Segmented)
+	n, err := adapt.New(c.base, opt)
 	if err != nil {
 		return err
 	}
-	head := n.Base.Head.Chain.Params()
-	o.Params, o.Base = n.Params()-head, n.Base.Params()-head
+	o.Params, o.Base = n.Params()-n.HeadParams(), c.base.Params()-c.base.Head.Chain.Params()
 	f := c.recipeFlags
 	f.Recipe.Rate, f.Recipe.Seed = o.Rate, o.Seed
 	job, err := f.job(c.cmd, fmt.Sprintf("%s by %s", t.name, m.text), t.spec, n.Base.Config, n.Learner, data, test, c.threads)
 	if err != nil {
 		return err
 	}
-	job.Validate, job.Resume = nil, false
+	job.Validate, job.ValidateSegmentation, job.Resume = nil, nil, false
 	if job.Recipe.Augment == (dataset.Augment{}) && job.Recipe.Mixup == 0 {
 		job.Cache = 1 << 30
 	}
@@ -345,21 +345,13 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 		return err
 	}
 	o.CPU = (usage.CPU() - began) / float64(max(job.Recipe.Epochs, 1))
-	o.Accuracy, err = accuracy(ctx, n.Learner.Net, test, c.threads)
+	net, err := n.Learner.Net()
+	if err != nil {
+		return err
+	}
+	reached, err := evaluate(c.cmd, net, test, "test", 0, c.threads)
+	o.Accuracy = reached.figure()
 	return err
-}
-
-func accuracy(ctx context.Context, network func() (*resnet.Net, error), test dataset.Set, threads int) (float64, error) {
-	net, err := network()
-	if err != nil {
-		return 0, err
-	}
-	p, err := net.Compile()
-	if err != nil {
-		return 0, err
-	}
-	score, err := resnet.Evaluate(ctx, p, test, resnet.EvalOptions{Workers: threads})
-	return score.Accuracy(), err
 }
 
 // rate is the learning rate of a model's method: the one that did best on held-out

@@ -33,10 +33,10 @@ type outcome struct {
 	Seed     uint64  `json:"seed"`
 	Rate     float64 `json:"rate"`
 	Split    string  `json:"split"`
-	Settings string  `json:"settings"` // equal for runs that may be compared
-	Params   int     `json:"params"`   // trained, beside the head
-	Base     int     `json:"base"`     // of the network, beside the head
-	Accuracy float64 `json:"accuracy"`
+	Settings string  `json:"settings"`    // equal for runs that may be compared
+	Params   int     `json:"params"`      // trained, beside the head
+	Base     int     `json:"base"`        // of the network, beside the head
+	Accuracy float64 `json:"accuracy"`    // or mean IoU
 	CPU      float64 `json:"cpu_seconds"` // an epoch
 	Memory   float64 `json:"memory_mib"`  // the process's peak; 0 where the system does not tell
 }
