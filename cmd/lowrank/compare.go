@@ -169,7 +169,7 @@ func (f *compareFlags) check(cmd *cobra.Command) error {
 	if err := checkOutput(f.out, f.force); err != nil {
 		return fmt.Errorf("%w, and --resume goes on from it", err)
 	}
-	return discard(f.out)
+	return nil
 }
 
 func positive(rate float64) error {
@@ -183,9 +183,12 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	all, err := readOutcomes(f.out)
-	if err != nil {
-		return err
+	var all outcomes
+	if f.resume {
+		var err error
+		if all, err = readOutcomes(f.out); err != nil {
+			return err
+		}
 	}
 	if len(f.tasks) > 0 {
 		base, err := f.net(path)

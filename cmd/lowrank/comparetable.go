@@ -114,7 +114,7 @@ type cell struct {
 
 // tabulate puts runs together: those with the rate of their method.
 func tabulate(all outcomes, tasks []task, candidates []candidate) comparisonTable {
-	var t comparisonTable
+	t := comparisonTable{Tasks: []string{}, Rows: []comparisonRow{}}
 	var methods []string
 	// What was asked for comes first, in that order, and then what else there is.
 	for _, a := range tasks {
