@@ -45,14 +45,18 @@ type Options struct {
 
 // Network is a network that is being adapted.
 type Network struct {
-	// Base is the network as it was, frozen, but for the head, which is new, and modules
-	// of the method, which add nothing at first.
+	// Base is the network as it was, frozen, but for the head, which is new, or of LwF has
+	// new rows, and modules of the method, which add nothing at first.
 	Base *resnet.Net
-	// Learner trains it.
+	// Learner trains it; of LwF it has the outputs of the base before those of the new
+	// head.
 	Learner *resnet.Learner
 	// Changes are those of the kernels, by the convolution's name.
 	Changes map[string]*peft.Delta
 	Options Options
+
+	old  *resnet.Unit // base's head
+	kept int          // see Kept
 }
 
 // New prepares base for adaptation. base itself is left as it is.
@@ -80,13 +84,13 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	if opt.Method == Scratch {
 		n.Base.Randomise(opt.Seed)
 	}
-	if err := n.Base.SetHead(opt.Classes, opt.Seed); err != nil {
+	if err := n.giveHead(base); err != nil {
 		return nil, err
 	}
 	sizes := map[string][2]int{}
 	matched := false
 	for i, s := range n.Base.Sites() {
-		if !s.Linear && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
+		if s.Unit != n.Base.Head && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
 			sizes[s.Name] = [2]int{s.H, s.W}
 			matched = true
 		}
@@ -155,7 +159,7 @@ func (n *Network) learns(p *resnet.Param) bool {
 	switch {
 	case p.Unit == n.Base.Head.Name, p.Module && methods[n.Options.Method].module != nil:
 		return true
-	case n.Options.Method == Full || n.Options.Method == Scratch:
+	case n.Options.Method == Full || n.Options.Method == Scratch || n.Options.Method == LwF:
 		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()
 	case n.Options.Method == Bias:
 		return p.Kind == resnet.Shift || p.Kind == resnet.Bias

@@ -189,7 +189,7 @@ func adaptOnce(o options, t task, m adapt.Method, seed uint64) (*outcome, error)
 		return nil, failed
 	}
 	r.CPU = (cpuSeconds() - began) / adaptEpochs
-	net, err := n.Learner.Net()
+	net, err := n.Net()
 	if err != nil {
 		return nil, err
 	}
