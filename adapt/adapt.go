@@ -50,17 +50,20 @@ type Options struct {
 
 // Network is a network that is being adapted.
 type Network struct {
-	// Base is the network as it was, frozen, but for the head, which is new, as the neck
-	// of a new segmentation network is, and modules of the method, which add nothing at
-	// first.
+	// Base is the network as it was, frozen, but for the head, which is new, or of LwF has
+	// new rows, as the neck of a new segmentation network is, and modules of the method,
+	// which add nothing at first.
 	Base *resnet.Net
-	// Learner trains it.
+	// Learner trains it; of LwF it has the outputs of the base before those of the new
+	// head.
 	Learner *resnet.Learner
 	// Changes are those of the kernels, by the convolution's name.
 	Changes map[string]*peft.Delta
 	Options Options
 	// extension is what becomes of the base's description.
 	extension resnet.Extension
+	old       *resnet.Unit // base's head
+	kept      int          // see Kept
 }
 
 // New prepares base for adaptation. base itself is left as it is.
@@ -94,7 +97,7 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	sizes := map[string][2]int{}
 	matched := false
 	for i, s := range n.Base.Sites() {
-		if !s.Linear && !n.isFresh(s.Name) && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
+		if !n.isFresh(s.Name) && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
 			sizes[s.Name] = [2]int{s.H, s.W}
 			matched = true
 		}
@@ -168,7 +171,7 @@ func (n *Network) learns(p *resnet.Param) bool {
 	switch {
 	case n.isFresh(p.Unit), p.Module && methods[n.Options.Method].module != nil:
 		return true
-	case n.Options.Method == Full || n.Options.Method == Scratch:
+	case n.Options.Method == Full || n.Options.Method == Scratch || n.Options.Method == LwF:
 		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()
 	case n.Options.Method == Bias:
 		return p.Kind == resnet.Shift || p.Kind == resnet.Bias

@@ -48,7 +48,7 @@ func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", name, err)
 				}
-				want, err := n.Learner.Net()
+				want, err := n.Net()
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -18,19 +18,21 @@ func BenchmarkStep(b *testing.B) {
 	for i := range x.Data {
 		x.Data[i] = float32(i%17)/8 - 1
 	}
-	labels, g := make([]int, 64), make([]float32, 640)
+	labels := make([]int, 64)
 	for _, m := range Methods() {
 		b.Run(m, func(b *testing.B) {
 			n, err := New(base, Options{Method: Method(m), Classes: 10, Batch: 64})
 			if err != nil {
 				b.Fatal(err)
 			}
+			classes := n.Learner.Classes()
+			g := make([]float32, 64*classes)
 			for b.Loop() {
 				y, err := n.Learner.Forward(b.Context(), x, 2)
 				if err != nil {
 					b.Fatal(err)
 				}
-				nn.CrossEntropy(g, y, labels, 10, 0, 2)
+				nn.CrossEntropy(g, y, labels, classes, 0, 2)
 				if err := n.Learner.Backward(b.Context(), g, 2); err != nil {
 					b.Fatal(err)
 				}

@@ -8,7 +8,7 @@
 // that trains their scales and shifts on the new task's statistics is worth more than
 // the choice between kinds of change, and is the default of all but a few.
 //
-// What was trained is a peft.File of one Adapter. Merge and Sum put several together,
+// What was trained is a peft.File of one Adapter, of LwF of two. Merge and Sum put several together,
 // Stack keeps those of several tasks in one file, between which Tasks switches with one
 // network in memory; Extract makes an adapter of a network that was fine-tuned in full;
 // WritePEFT, LyCORIS, Loralib and ToKind turn adapters into those of other programs and

@@ -25,7 +25,7 @@ func TestExtractionFindsWhatHasThatRank(t *testing.T) {
 		for range 2 {
 			step(t, n, .05)
 		}
-		tuned, err := n.Learner.Net()
+		tuned, err := n.Net()
 		if err != nil {
 			t.Fatal(err)
 		}

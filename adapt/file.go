@@ -10,7 +10,13 @@ import (
 // head, and what the method trains or the norms' policy replaces). It is bound to all
 // others, which must be the same wherever it is applied. name is the task's and may be
 // empty.
+//
+// Of LwF the file has a second adapter, Before, for the old classes as they are told apart
+// now. Each holds all that changed, so that each can be used alone.
 func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
+	if n.kept > 0 {
+		return n.pair(base, name)
+	}
 	state, err := n.Learner.State()
 	if err != nil {
 		return nil, err

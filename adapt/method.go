@@ -26,6 +26,9 @@ const (
 	BN      Method = "bn"      // the norms' scales and shifts too
 	Full    Method = "full"    // everything
 	Scratch Method = "scratch" // everything, from random weights
+	// LwF is learning without forgetting (Li & Hoiem 2017): everything, where the base is
+	// the teacher of the outputs that it had. It needs train.Recipe.Kept, see Network.Kept.
+	LwF Method = "lwf"
 )
 
 // method is what a Method means: it has a kind, a module or neither.
@@ -46,6 +49,7 @@ var methods = map[Method]method{
 	BN:                  {norms: peft.NormAffineStats},
 	Full:                {norms: peft.NormAffineStats},
 	Scratch:             {norms: peft.NormAffineStats},
+	LwF:                 {norms: peft.NormAffineStats},
 	"lora":              {kind: peft.LoRA, norms: peft.NormAffineStats, rank: []int{4}},
 	"lora-view":         {kind: peft.LoRAView, norms: peft.NormAffineStats, rank: []int{1}},
 	"spatial":           {kind: peft.Spatial, norms: peft.NormAffineStats, rank: []int{4}},

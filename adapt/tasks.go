@@ -56,14 +56,20 @@ func (t *Tasks) Switch(name string) (*resnet.Net, error) {
 	return apply(t.sd, []float64{1}, a)
 }
 
-// Pick is the adapter called name in a file, or the only one where name is empty. The
-// error wraps ErrOption.
+// Pick is the adapter called name in a file, or, where name is empty, the only one, or the
+// only one beside Before. The error wraps ErrOption.
 func Pick(f *peft.File, name string) (*peft.Adapter, error) {
-	if name == "" && len(f.Adapters) == 1 {
-		return f.Adapters[0], nil
-	}
 	if a := f.Adapter(name); a != nil {
 		return a, nil
+	}
+	if name == "" && len(f.Adapters) > 0 {
+		last := f.Adapters[len(f.Adapters)-1]
+		switch {
+		case len(f.Adapters) == 1:
+			return last, nil
+		case len(f.Adapters) == 2 && last.Name == Before:
+			return f.Adapters[0], nil
+		}
 	}
 	return nil, fmt.Errorf("%w: no task %q; there are %s", ErrOption, name, quoted(names(f)))
 }

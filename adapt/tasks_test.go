@@ -65,7 +65,7 @@ func TestTasksShareWhatTheyDoNotChange(t *testing.T) {
 			t.Fatal(err)
 		}
 		nets[name] = net
-		want, err := n.Learner.Net()
+		want, err := n.Net()
 		if err != nil {
 			t.Fatal(err)
 		}

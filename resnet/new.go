@@ -166,14 +166,3 @@ func newHead(name string, in, classes int, rng *rand.Rand) *Unit {
 	}
 	return &Unit{Name: name, Chain: conv.NewDense(k)}
 }
-
-// SetHead gives the network a new head of random weights for another number of
-// classes.
-func (n *Net) SetHead(classes int, seed uint64) error {
-	if err := n.validateClasses(classes); err != nil {
-		return err
-	}
-	n.Head = newHead(n.Head.Name, n.Head.Chain.In(), classes, rand.New(rand.NewPCG(seed, 0x68656164)))
-	n.Classes = classes
-	return nil
-}

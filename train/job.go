@@ -15,7 +15,6 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/resnet"
 )
@@ -57,9 +56,9 @@ type Job struct {
 	Validate func(ctx context.Context) (resnet.Score, error)
 	// ValidateSegmentation is in place of Validate where the learner segments.
 	ValidateSegmentation func(ctx context.Context) (resnet.SegmentationScore, error)
-	// Teacher, where not nil, gives logits for Recipe.Teaching, of pixels where the
-	// learner segments, those to ignore among them. What it returns need stay valid
-	// until its next call only.
+	// Teacher, where not nil, gives logits for Recipe.Teaching, as many as the learner or
+	// Recipe.Kept, of pixels where the learner segments, those to ignore among them. What
+	// it returns need stay valid until its next call only.
 	Teacher func(ctx context.Context, x *conv.Map, workers int) ([]float32, error)
 	// Checkpoint, where not "", is a file that is written after each epoch, whenever
 	// Every has passed (0 means a minute), and when the context ends.
@@ -144,6 +143,8 @@ type run struct {
 	gradient []float32
 	second   []float32
 	given    []uint8 // the classes of pixels
+	// Some of the logits' columns, and the gradient in them.
+	part, partGradient []float32
 }
 
 // Run trains, and leaves the learner with the weights that come out: the last, or
@@ -159,10 +160,7 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	if j.Data.Len() == 0 {
 		return nil, fmt.Errorf("%w: %s", dataset.ErrEmpty, j.Data.Name())
 	}
-	if c := j.Learner.Classes(); j.Data.Classes() > c {
-		return nil, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", ErrRecipe, j.Data.Name(), j.Data.Classes(), c)
-	}
-	if err := errors.Join(j.checkTask(), j.checkCache()); err != nil {
+	if err := errors.Join(j.checkClasses(), j.checkTask(), j.checkCache()); err != nil {
 		return nil, err
 	}
 	if j.Teacher == nil {
@@ -300,7 +298,6 @@ func (r *run) forward(ctx context.Context, x *conv.Map) ([]float32, error) {
 
 // step is one step of the optimiser.
 func (r *run) step(ctx context.Context, b dataset.Batch) error {
-	classes := r.Learner.Classes()
 	n := len(b.Labels)
 	at := r.Epoch*r.steps + r.Step
 	if err := r.checkLabels(b); err != nil {
@@ -321,7 +318,7 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	g := r.gradient[:len(logits)]
 	loss, counted := r.loss(g, logits, b)
 	if share < 1 {
-		other := nn.CrossEntropy(r.second[:len(logits)], logits, partners, classes, r.recipe.Smoothing, r.Workers)
+		other, _ := r.loss(r.second[:len(logits)], logits, dataset.Batch{Labels: partners})
 		loss = r.blend(g, loss, other, 1-share)
 	}
 	if r.recipe.Teaching > 0 {
@@ -329,10 +326,10 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 		if err != nil {
 			return fmt.Errorf("teacher: %w", err)
 		}
-		if len(taught) != len(logits) {
-			return fmt.Errorf("%w: the teacher gives %d logits for %d×%d", ErrRecipe, len(taught), len(logits)/classes, classes)
+		other, err := r.distill(r.second[:len(logits)], logits, taught)
+		if err != nil {
+			return err
 		}
-		other := nn.Distill(r.second[:len(logits)], logits, taught, classes, r.recipe.Temperature, r.Workers)
 		loss = r.blend(g, loss, other, r.recipe.Teaching)
 	}
 	rate := r.recipe.rate(at, r.steps)

@@ -143,10 +143,14 @@ func TestResumingGivesTheSameBits(t *testing.T) {
 			Epochs: 2, Batch: rapid.IntRange(5, 40).Draw(rt, "batch"), Optimiser: rapid.SampledFrom([]string{SGD, Adam, AdamW}).Draw(rt, "optimiser"),
 			Decay: 1e-3, Warmup: 1, Clip: rapid.SampledFrom([]float64{0, 1}).Draw(rt, "clip"), Mixup: rapid.SampledFrom([]float64{0, .4}).Draw(rt, "mixup"),
 			EMA: rapid.SampledFrom([]float64{0, .9}).Draw(rt, "ema"), Smoothing: .1, Augment: dataset.Augment{Pad: 2, Flip: true}, Seed: rapid.Uint64().Draw(rt, "seed"),
-			Rate: .01,
+			Rate: .01, Kept: rapid.SampledFrom([]int{0, 2}).Draw(rt, "kept"), Teaching: .5,
 		}
-		data := stripes{n: 45, classes: 6}
+		data := stripes{n: 45, classes: 6 - recipe.Kept}
 		net := small(t)
+		job := Job{Data: data, Preprocess: preprocess, Recipe: recipe}
+		if recipe.Kept > 0 {
+			job.Teacher = teacher(t, net, recipe.Kept)
+		}
 		for _, u := range net.Sites() { // a factorised chain trains like any layer
 			if u.Name == "layer2.0.conv1" {
 				if err := net.Replace(u.Name, chain(u.Chain)); err != nil {
@@ -154,8 +158,22 @@ func TestResumingGivesTheSameBits(t *testing.T) {
 				}
 			}
 		}
-		checkResuming(t, rt, net, Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *resnet.Learner) { j.Validate = validator(l, data) })
+		checkResuming(t, rt, net, job, func(j *Job, l *resnet.Learner) { j.Validate = validator(l, data) })
 	})
+}
+
+// teacher is what n's first outputs are.
+func teacher(t *testing.T, n *resnet.Net, outputs int) func(context.Context, *conv.Map, int) ([]float32, error) {
+	t.Helper()
+	first, err := n.Outputs(0, outputs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := first.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Forward
 }
 
 // checkResuming runs a job on learners of net, in one go and broken off at random.
@@ -331,7 +349,7 @@ func TestRecipesThatMakeNoSenseAreErrors(t *testing.T) {
 		"epochs": {Epochs: -1}, "batch": {Batch: -5}, "optimiser": {Optimiser: "lion"}, "schedule": {Schedule: "linear"},
 		"rate": {Rate: math.NaN()}, "negative rate": {Rate: -1}, "momentum": {Momentum: 1}, "Nesterov": {Nesterov: true}, "decay": {Decay: -1},
 		"warm-up": {Epochs: 2, Warmup: 3}, "smoothing": {Smoothing: 2}, "mixup": {Mixup: -1}, "clip": {Clip: math.NaN()}, "ema": {EMA: 1},
-		"teaching": {Teaching: 1.5}, "temperature": {Temperature: -2}, "pattern": {Groups: []Group{{Match: "["}}}, "group": {Groups: []Group{{Match: "*", Rate: -1}}},
+		"teaching": {Teaching: 1.5}, "temperature": {Temperature: -2}, "kept": {Kept: -1}, "pattern": {Groups: []Group{{Match: "["}}}, "group": {Groups: []Group{{Match: "*", Rate: -1}}},
 		"augment": {Augment: dataset.Augment{Pad: -1}}, "milestone": {Milestones: []float64{math.NaN()}}, "gamma": {Gamma: math.Inf(1)},
 	} {
 		if err := r.Validate(); !errors.Is(err, ErrRecipe) {

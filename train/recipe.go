@@ -69,6 +69,11 @@ type Recipe struct {
 	// outputs (Hinton et al. 2015), where there is one, at Temperature; 0 means 4.
 	Teaching    float64 `json:"teaching,omitempty"`
 	Temperature float64 `json:"temperature,omitempty"`
+	// Kept is how many outputs the learner had before, where what it could do then is
+	// not to be forgotten while it learns the outputs behind them (Li & Hoiem 2017): the
+	// first Kept have no labels, which count from the output after them, and are all
+	// that the teacher, which has no others, teaches.
+	Kept int `json:"kept,omitempty"`
 	// Groups change the rate and the decay of some parameters; of several that match
 	// one the last counts.
 	Groups  []Group         `json:"groups,omitempty"`
@@ -149,6 +154,8 @@ func (r Recipe) Validate() error {
 		return fail("an averaging decay of %g; want 0 or more and below 1", r.EMA)
 	case !within(r.Teaching, 0, 1):
 		return fail("a share of %g for the teacher; want 0 to 1", r.Teaching)
+	case r.Kept < 0:
+		return fail("%d outputs are kept; want 0 or more", r.Kept)
 	case !(r.Temperature > 0) || math.IsInf(r.Temperature, 1):
 		return fail("a temperature of %g; want a number above 0", r.Temperature)
 	}

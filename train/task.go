@@ -25,7 +25,7 @@ func (j *Job) checkTask() error {
 
 // checkLabels reports the first label of a batch that the network does not know.
 func (r *run) checkLabels(b dataset.Batch) error {
-	classes := r.Learner.Classes()
+	classes := r.classes()
 	if r.Learner.Segments() {
 		if err := b.CheckMasks(classes); err != nil {
 			return fmt.Errorf("%s: %w", r.Data.Name(), err)
@@ -42,17 +42,36 @@ func (r *run) checkLabels(b dataset.Batch) error {
 
 // loss is the mean cross-entropy, its gradient in g, and over how many images or
 // pixels it is the mean.
-func (r *run) loss(g, logits []float32, b dataset.Batch) (float64, int) {
-	classes := r.Learner.Classes()
-	if r.Learner.Segments() {
-		return nn.PixelCrossEntropy(g, logits, b.Masks, dataset.Ignore, classes, r.recipe.Smoothing, r.Workers)
+func (r *run) loss(g, logits []float32, b dataset.Batch) (loss float64, counted int) {
+	r.among(g, logits, r.recipe.Kept, r.Learner.Classes(), func(g, logits []float32, classes int) {
+		if r.Learner.Segments() {
+			loss, counted = nn.PixelCrossEntropy(g, logits, b.Masks, dataset.Ignore, classes, r.recipe.Smoothing, r.Workers)
+			return
+		}
+		loss, counted = nn.CrossEntropy(g, logits, b.Labels, classes, r.recipe.Smoothing, r.Workers), len(b.Labels)
+	})
+	return loss, counted
+}
+
+// distill is the mean divergence from the teacher's logits, its gradient in g.
+func (r *run) distill(g, logits, taught []float32) (loss float64, err error) {
+	all, last := r.Learner.Classes(), r.recipe.Kept
+	if last == 0 {
+		last = all
 	}
-	return nn.CrossEntropy(g, logits, b.Labels, classes, r.recipe.Smoothing, r.Workers), len(b.Labels)
+	if rows := len(logits) / all; len(taught) != rows*last {
+		return 0, fmt.Errorf("%w: the teacher gives %d logits for %d×%d", ErrRecipe, len(taught), rows, last)
+	}
+	r.among(g, logits, 0, last, func(g, logits []float32, classes int) {
+		loss = nn.Distill(g, logits, taught, classes, r.recipe.Temperature, r.Workers)
+	})
+	return loss, nil
 }
 
 // correct is how many images, or pixels, have their highest logit at their label.
 func (r *run) correct(logits []float32, b dataset.Batch) int {
-	n, classes := 0, r.Learner.Classes()
+	n, classes := 0, r.classes()
+	logits = r.columns(logits, r.recipe.Kept, r.Learner.Classes())
 	if !r.Learner.Segments() {
 		for i, label := range b.Labels {
 			if best(logits[i*classes:(i+1)*classes]) == label {

@@ -50,7 +50,7 @@ type adaptFlags struct {
 }
 
 func newAdapt() *cobra.Command {
-	f := adaptFlags{recipeFlags: recipeFlags{Recipe: train.Recipe{Epochs: 10, Optimiser: train.Adam, Rate: .01, Warmup: 1}}}
+	f := adaptFlags{recipeFlags: recipeFlags{Recipe: train.Recipe{Epochs: 10, Optimiser: train.Adam, Rate: .01, Warmup: 1, Teaching: lwfTeaching, Temperature: lwfTemperature}}}
 	cmd := &cobra.Command{
 		Use:   "adapt [MODEL] --data DATA --method METHOD -o ADAPTER",
 		Short: "Adapt a frozen network to new data with few parameters",
@@ -65,6 +65,10 @@ R_out,R_in,R. Of bottleneck, it is how many times fewer channels there are insid
 residual-serial-bn, bottleneck and chapter are layers beside the convolutions, which
 stay in the network that merge writes, and no changes of the kernels; --alpha is the
 scale of what they add.
+lwf (learning without forgetting) trains everything, the new head beside the old one,
+whose outputs on the new images are held to those that MODEL gives them (--teaching,
+--temperature); its --lr is 0.001 by default. ADAPTER is two then: that of DATA, and
+ADAPTER:before, with MODEL's own classes in the network as it has become.
 
 On images with masks (pairs:DIR, glyphs:segments) a classifier becomes a segmentation
 network, with a new neck and head that every method trains; see lowrank train.
@@ -80,6 +84,7 @@ methods.`,
 	}
 	f.modelFlags.add(cmd)
 	f.recipeFlags.add(cmd)
+	f.addTeaching(cmd, "of lwf: ")
 	fl := cmd.Flags()
 	fl.StringVar(&f.data, "data", "", "labelled images; see lowrank eval --help")
 	fl.IntVar(&f.limit, "limit", 0, "train on N images spread evenly over the data, 0 for all")
@@ -113,6 +118,9 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.out == "" && !f.json {
 		return usagef("adapt needs -o ADAPTER, or --json for the report alone")
+	}
+	if err := f.forMethod(cmd, method); err != nil {
+		return err
 	}
 	if err := f.Recipe.Validate(); err != nil {
 		return usageError{err}
@@ -149,11 +157,15 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	job, err := f.job(cmd, "adapt", f.data, n.Base.Config, n.Learner, data, validation, f.threads)
+	f.Kept = n.Kept()
+	job, err := f.job(cmd, "adapt", f.data, n.Base.Config, n.Learner, n.Net, data, validation, f.threads)
 	if err != nil {
 		return err
 	}
-	if job.Recipe.Augment == (dataset.Augment{}) {
+	if err := teach(job, base); err != nil {
+		return err
+	}
+	if job.Recipe.Augment == (dataset.Augment{}) && job.Teacher == nil {
 		job.Cache = 2 << 30
 	}
 	if f.out != "" {

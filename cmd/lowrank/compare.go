@@ -67,7 +67,7 @@ Without --data that table is all that is done.`,
 	fl := cmd.Flags()
 	fl.StringArrayVar(&f.data, "data", nil, "labelled images, or NAME=DATA; see lowrank eval --help (repeatable)")
 	fl.StringSliceVar(&f.methods, "methods", []string{
-		"head", "bias", "bn", "lora", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial", "conv1d", "full", "scratch",
+		"head", "bias", "bn", "lora", "cp", "tucker", "tkdcpd", "residual-parallel", "residual-serial", "conv1d", "full", "lwf", "scratch",
 	}, "methods, as lowrank adapt --help lists them, with ranks behind a colon")
 	fl.IntVar(&f.seeds, "seeds", 1, "seeds, from 1")
 	fl.Float64SliceVar(&f.rates, "rates", nil, "learning rates to choose from for each method, in place of --lr")
@@ -334,12 +334,18 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 	o.Params, o.Base = n.Params()-n.HeadParams(), c.base.Params()-c.base.Head.Chain.Params()
 	f := c.recipeFlags
 	f.Recipe.Rate, f.Recipe.Seed = o.Rate, o.Seed
-	job, err := f.job(c.cmd, fmt.Sprintf("%s by %s", t.name, m.text), t.spec, n.Base.Config, n.Learner, data, test, c.threads)
+	if f.Kept = n.Kept(); f.Kept > 0 {
+		f.Teaching, f.Temperature = lwfTeaching, lwfTemperature
+	}
+	job, err := f.job(c.cmd, fmt.Sprintf("%s by %s", t.name, m.text), t.spec, n.Base.Config, n.Learner, n.Net, data, test, c.threads)
 	if err != nil {
 		return err
 	}
+	if err := teach(job, c.base); err != nil {
+		return err
+	}
 	job.Validate, job.ValidateSegmentation, job.Resume = nil, nil, false
-	if job.Recipe.Augment == (dataset.Augment{}) && job.Recipe.Mixup == 0 {
+	if job.Recipe.Augment == (dataset.Augment{}) && job.Recipe.Mixup == 0 && job.Teacher == nil {
 		job.Cache = 1 << 30
 	}
 	began := usage.CPU()
@@ -348,7 +354,7 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 		return err
 	}
 	o.CPU = (usage.CPU() - began) / float64(max(job.Recipe.Epochs, 1))
-	net, err := n.Learner.Net()
+	net, err := n.Net()
 	if err != nil {
 		return err
 	}

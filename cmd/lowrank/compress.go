@@ -177,6 +177,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 		if err := model.WriteSafetensors(f.out, out); err != nil {
 			return err
 		}
+		if f.Epochs > 0 {
+			checkpoint, _, _ := trainingFiles(f.out)
+			if err := discard(checkpoint); err != nil {
+				return err
+			}
+		}
 		r.Output = f.out
 	}
 	if f.json {

@@ -18,13 +18,12 @@ type tuneFlags struct {
 }
 
 func (f *tuneFlags) add(cmd *cobra.Command) {
-	f.Recipe = train.Recipe{Rate: .01, Decay: 1e-4, Warmup: .2, Teaching: .5}
+	f.Recipe = train.Recipe{Rate: .01, Decay: 1e-4, Warmup: .2, Teaching: .5, Temperature: 4}
 	f.recipeFlags.add(cmd)
+	f.addTeaching(cmd, "")
 	fl := cmd.Flags()
 	fl.IntVar(&f.Epochs, "finetune", 0, "train the compressed network for this many epochs")
 	fl.IntVar(&f.images, "finetune-images", 0, "of an epoch: N images spread evenly over the training split, 0 for all")
-	fl.Float64Var(&f.Teaching, "teaching", f.Teaching, "share of the loss in which the network as it was is the teacher")
-	fl.Float64Var(&f.Temperature, "temperature", 4, "temperature of the teacher's outputs")
 	fl.IntVar(&f.calibrate, "calibrate", 0, "give batch norms the statistics of N training images")
 }
 
@@ -47,7 +46,8 @@ func (f *tuneFlags) check(data, out string) error {
 	return nil
 }
 
-// tune calibrates and fine-tunes the compressed network, which it returns.
+// tune calibrates and fine-tunes the compressed network, which it returns. The checkpoint
+// stays until that is written.
 func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, validation dataset.Set, r *compressReport) (*resnet.Net, error) {
 	const batch = 100
 	if f.calibrate > 0 {
@@ -76,25 +76,18 @@ func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, vali
 	}
 	f.Seed = f.seed
 	f.Recipe.Batch = f.dataFlags.batch
-	job, err := f.job(cmd, "fine-tune", f.data, after.Config, learner, set, validation, f.threads)
+	job, err := f.job(cmd, "fine-tune", f.data, after.Config, learner, learner.Net, set, validation, f.threads)
 	if err != nil {
 		return nil, err
 	}
-	if f.Teaching > 0 {
-		teacher, err := before.Compile()
-		if err != nil {
-			return nil, err
-		}
-		job.Teacher = teacher.Forward
+	if err := teach(job, before); err != nil {
+		return nil, err
 	}
 	job.Checkpoint, job.Log, _ = trainingFiles(f.out)
 	if err := f.begin(job.Checkpoint); err != nil {
 		return nil, err
 	}
 	if r.FineTuning, err = runJob(cmd.Context(), job); err != nil {
-		return nil, err
-	}
-	if err := discard(job.Checkpoint); err != nil {
 		return nil, err
 	}
 	return learner.Net()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -16,16 +17,26 @@ func TestAKilledRunResumesToTheSameBytes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("trains for some seconds: not in short mode")
 	}
+	const data = "glyphs:digits,train=400,test=40"
+	for name, args := range map[string][]string{
+		"train": {"train", "--arch", "resnet20", "--data", data, "--epochs", "2", "--batch", "32", "--ema", "0.9"},
+		"lwf":   {"adapt", "--method", "lwf", "--data", data, "--epochs", "2", "--batch", "32"},
+	} {
+		t.Run(name, func(t *testing.T) { killed(t, args) })
+	}
+}
+
+// killed runs a command whole, and killed at random moments.
+func killed(t *testing.T, args []string) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	start := func(out string, more ...string) *exec.Cmd {
-		args := []string{"train", "--arch", "resnet20", "--data", "glyphs:digits,train=400,test=40", "--epochs", "2", "--batch", "32", "--ema", "0.9",
-			"--checkpoint-every", "1ms", "-o", filepath.Join(dir, out)}
+		args := append(slices.Clone(args), "--checkpoint-every", "1ms", "-o", filepath.Join(dir, out))
 		// The test binary is the program where it is called so: see TestMain.
-		c := &exec.Cmd{Path: self, Args: append(append([]string{"lowrank"}, args...), more...)}
+		c := &exec.Cmd{Path: self, Args: slices.Concat([]string{"lowrank"}, args, more)}
 		var stderr bytes.Buffer
 		c.Stderr = &stderr
 		if err := c.Start(); err != nil {

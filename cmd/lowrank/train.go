@@ -227,7 +227,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	start := time.Now()
-	job, err := f.job(cmd, "train", f.data, net.Config, learner, data, validation, f.threads)
+	job, err := f.job(cmd, "train", f.data, net.Config, learner, learner.Net, data, validation, f.threads)
 	if err != nil {
 		return err
 	}
@@ -310,8 +310,8 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*resnet.Net, erro
 	return net, nil
 }
 
-// job is the job of the flags.
-func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config, l *resnet.Learner, data, validation dataset.Set, threads int) (*train.Job, error) {
+// job is the job of the flags; learnt makes the network to validate.
+func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config, l *resnet.Learner, learnt func() (*resnet.Net, error), data, validation dataset.Set, threads int) (*train.Job, error) {
 	recipe := f.Recipe
 	var err error
 	if recipe.Augment, err = parseAugment(f.augment, spec, c); err != nil {
@@ -323,7 +323,7 @@ func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config
 	line := progressLine(cmd, what)
 	out := cmd.ErrOrStderr()
 	program := func() (*resnet.Program, error) {
-		net, err := l.Net()
+		net, err := learnt()
 		if err != nil {
 			return nil, err
 		}
