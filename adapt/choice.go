@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lowrank-go/lowrank/peft"
 )
@@ -109,10 +110,7 @@ func (c *Choice) layer(to []peft.Layer, s *site, x []float32) ([]peft.Layer, err
 			spec.Rank = rank
 			return spec.MACs(s.H, s.W)
 		}
-		one := make([]int, len(l.Singular))
-		for i := range one {
-			one[i] = 1
-		}
+		one := slices.Repeat([]int{1}, len(l.Singular))
 		if l.Tied {
 			one = append(one, 1)
 		}

@@ -165,6 +165,29 @@ func TestChosenRanksWithAStartAndAScale(t *testing.T) {
 	}
 }
 
+// A layer that no gradient reaches gets the least rank there is, and learns.
+func TestLayersWithoutGradients(t *testing.T) {
+	b := base(t, "cifar_pad")
+	g := anyGradients(b)
+	clear(g["layer1.0.conv1"])
+	for _, method := range []Method{"lora", "cp", "tucker"} {
+		for what, c := range map[string]Choice{"vbmf": {Rule: &peft.Rule{}}, "energy": {Rule: &peft.Rule{Energy: .9}}, "params": {Params: 2000}} {
+			c.Of = Gradient
+			n, err := New(b, Options{Method: method, Choose: c, Start: FromGradient, Gradients: g, Classes: 3})
+			if err != nil {
+				t.Fatalf("%s, %s: %v", method, what, err)
+			}
+			if r := n.Changes["layer1.0.conv1"].Spec().Rank; slices.Max(r) != 1 {
+				t.Errorf("%s, %s: ranks %v", method, what, r)
+			}
+			step(t, n, .01)
+			if got := moved(t, n); got != len(n.Changes) {
+				t.Errorf("%s, %s: %d changes of %d move", method, what, got, len(n.Changes))
+			}
+		}
+	}
+}
+
 func TestChoicesThatMakeNoSenseAreErrors(t *testing.T) {
 	b := base(t, "cifar_pad")
 	rule := &peft.Rule{}

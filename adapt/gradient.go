@@ -32,7 +32,6 @@ const GradientImages = 512
 // The result does not depend on workers, 0 for all. Errors wrap ErrOption for options and
 // for segmentation networks, or are the set's.
 func Gradients(ctx context.Context, base *resnet.Net, set dataset.Set, opt Options, images, workers int) (map[string][]float32, error) {
-	opt.Choose, opt.Start = Choice{}, "" // what the result is for
 	m, err := opt.complete()
 	if err != nil {
 		return nil, err
