@@ -2,7 +2,6 @@ package adapt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -75,8 +74,8 @@ type Network struct {
 	Options Options
 }
 
-// New prepares base for adaptation, without an end to how long it may take: a start or a
-// choice of ranks that decomposes large kernels takes a while. base itself is left as it is.
+// New prepares base for adaptation. base itself is left as it is. Starts and choices of
+// ranks that decompose large kernels take a while: see NewContext.
 func New(base *resnet.Net, opt Options) (*Network, error) {
 	return NewContext(context.Background(), base, opt)
 }
@@ -138,7 +137,10 @@ func (o *Options) complete() (method, error) {
 	if o.Batch == 0 {
 		o.Batch = 128
 	}
-	if err := errors.Join(o.checkStart(m), o.checkChoice(m)); err != nil {
+	if err := o.checkStart(m); err != nil {
+		return m, err
+	}
+	if err := o.checkChoice(m); err != nil {
 		return m, err
 	}
 	if o.Choose.made() {
