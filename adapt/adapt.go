@@ -1,6 +1,7 @@
 package adapt
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -17,9 +18,16 @@ var Policies = []peft.NormPolicy{peft.NormFrozen, peft.NormStats, peft.NormAffin
 // Options are the choices of New.
 type Options struct {
 	Method Method
-	// Rank lists the ranks of the kind of change; one is used for all. nil means the
-	// method's own. A rank above what a kernel has is lowered to that.
-	Rank []int
+	// Rank lists the ranks of the kind of change; one is used for all. nil means those
+	// that Choose gives, and without it the method's own. A rank above what a kernel has
+	// is lowered to that.
+	Rank   []int
+	Choose Choice
+	// Start is where the factors of a method with ranks come from; "" is Random.
+	Start Start
+	// Gradients are those of the loss in the kernels, by the convolution's name, as the
+	// function Gradients computes them, for starts and choices that look at them.
+	Gradients map[string][]float32
 	// Alpha gives λ = Alpha/r, with r the first rank; with Stabilised it is Alpha/√r.
 	// 0 means λ = 1. Learned lets λ learn. Of a module it is the scale of what the module
 	// adds, and 0 means the published one.
@@ -33,7 +41,7 @@ type Options struct {
 	// Norms is the policy of the batch norms; "" means the method's own.
 	Norms peft.NormPolicy
 	// Layers are patterns of path.Match for the convolutions to change, of which '*'
-	// matches dots too; nil means all but the first.
+	// matches dots too; nil means all but the first. Each must match one.
 	Layers []string
 	// Classes is the number of classes of the new head.
 	Classes int
@@ -46,6 +54,21 @@ type Options struct {
 	// Batch is the number of images of a step, by which it is decided how a change
 	// is computed; 0 means 128.
 	Batch int
+}
+
+// String says what is trained, but for the seed and the gradients, which follow from the
+// data: two runs are one where all this is the same.
+func (o Options) String() string {
+	rule := "none"
+	if r := o.Choose.Rule; r != nil {
+		rule = fmt.Sprintf("energy %g to rank %d", r.Energy, r.Most)
+	}
+	dilate := -1
+	if o.Dilate != nil {
+		dilate = *o.Dilate
+	}
+	return fmt.Sprintf("%s, rank %v, rule %s, budget %d parameters %d MACs, of %q, start %q, alpha %g, stabilised %t, learned %t, dora %t, gain %g, norms %s, layers %q, dilate %d",
+		o.Method, o.Rank, rule, o.Choose.Params, o.Choose.MACs, o.Choose.Of, o.Start, o.Alpha, o.Stabilised, o.Learned, o.DoRA, o.Gain, o.Norms, o.Layers, dilate)
 }
 
 // Network is a network that is being adapted.
@@ -66,27 +89,18 @@ type Network struct {
 	kept      int          // see Kept
 }
 
-// New prepares base for adaptation. base itself is left as it is.
+// New prepares base for adaptation. base itself is left as it is. Starts and choices of
+// ranks that decompose large kernels take a while: see NewContext.
 func New(base *resnet.Net, opt Options) (*Network, error) {
-	m, ok := methods[opt.Method]
-	if !ok {
-		_, err := ParseMethod(string(opt.Method))
-		return nil, err
-	}
-	if opt.Norms == "" {
-		opt.Norms = m.norms
-	}
-	if !slices.Contains(Policies, opt.Norms) {
-		return nil, fmt.Errorf("%w: batch norms %q; want one of %v", ErrOption, opt.Norms, Policies)
-	}
-	if opt.Batch == 0 {
-		opt.Batch = 128
-	}
-	rank, err := m.ranks(opt.Rank, opt.Method)
+	return NewContext(context.Background(), base, opt)
+}
+
+// NewContext is New until ctx ends.
+func NewContext(ctx context.Context, base *resnet.Net, opt Options) (*Network, error) {
+	m, err := opt.complete()
 	if err != nil {
 		return nil, err
 	}
-	opt.Rank = rank
 	n := &Network{Base: base.Clone(), Changes: map[string]*peft.Delta{}, Options: opt}
 	if opt.Method == Scratch {
 		n.Base.Randomise(opt.Seed)
@@ -94,39 +108,67 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	if err := n.setTask(); err != nil {
 		return nil, err
 	}
-	sizes := map[string][2]int{}
-	matched := false
-	for i, s := range n.Base.Sites() {
-		if !n.isFresh(s.Name) && (i > 0 || opt.Layers != nil) && chosen(opt.Layers, s.Name) {
-			sizes[s.Name] = [2]int{s.H, s.W}
-			matched = true
-		}
-	}
-	if !matched {
-		return nil, fmt.Errorf("%w: no convolution is called %q", ErrOption, opt.Layers)
+	sites, err := chosen(n.Base, opt.Layers, n.isFresh)
+	if err != nil {
+		return nil, err
 	}
 	rng := rand.New(rand.NewPCG(opt.Seed, 0x616461707400))
 	if m.module != nil {
-		if err := n.addModules(m, sizes, rng); err != nil {
+		if err := n.addModules(m, sites, rng); err != nil {
 			return nil, err
 		}
 	}
-	lo := resnet.LearnerOptions{
-		FixedNorms:  opt.Norms == peft.NormFrozen || opt.Norms == peft.NormAffine,
-		ModuleNorms: m.module != nil,
-		Learn:       n.learns,
-	}
+	lo := resnet.LearnerOptions{FixedNorms: opt.fixedNorms(), ModuleNorms: m.module != nil, Learn: n.learns}
 	if m.kind != "" {
+		specs, err := n.specs(ctx, m, sites)
+		if err != nil {
+			return nil, err
+		}
 		lo.Adapt = func(u *resnet.Unit) (*resnet.Adaption, error) {
-			size, ok := sizes[u.Name]
+			s, ok := specs[u.Name]
 			if !ok {
 				return nil, nil
 			}
-			return n.change(u, m, size, rng)
+			return n.change(ctx, s, rng)
 		}
 	}
 	n.Learner, err = n.Base.NewLearner(lo)
 	return n, err
+}
+
+// complete puts the method's own in place of what is not given, and reports what makes no
+// sense.
+func (o *Options) complete() (method, error) {
+	if _, err := ParseMethod(string(o.Method)); err != nil {
+		return method{}, err
+	}
+	m := methods[o.Method]
+	if o.Norms == "" {
+		o.Norms = m.norms
+	}
+	if !slices.Contains(Policies, o.Norms) {
+		return m, fmt.Errorf("%w: batch norms %q; want one of %v", ErrOption, o.Norms, Policies)
+	}
+	if o.Batch == 0 {
+		o.Batch = 128
+	}
+	if err := o.checkStart(m); err != nil {
+		return m, err
+	}
+	if err := o.checkChoice(m); err != nil {
+		return m, err
+	}
+	if o.Choose.made() {
+		return m, nil
+	}
+	var err error
+	o.Rank, err = m.ranks(o.Rank, o.Method)
+	return m, err
+}
+
+// fixedNorms tells whether the norms use their running statistics.
+func (o *Options) fixedNorms() bool {
+	return o.Norms == peft.NormFrozen || o.Norms == peft.NormAffine
 }
 
 // ranks are the ranks asked for, or the method's own.
@@ -151,14 +193,29 @@ func (m method) ranks(asked []int, name Method) ([]int, error) {
 	}
 }
 
-func chosen(patterns []string, name string) bool {
+// chosen are the convolutions that the patterns match, all but the first without any, and
+// none of the units that are fresh.
+func chosen(n *resnet.Net, patterns []string, fresh func(unit string) bool) ([]resnet.Site, error) {
+	all := slices.DeleteFunc(n.Sites(), func(s resnet.Site) bool { return fresh(s.Name) })
 	if len(patterns) == 0 {
-		return true
+		return all[1:], nil
 	}
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		ok, _ := path.Match(p, name) // names have no slashes
-		return ok
-	})
+	named := map[string]bool{}
+	for _, p := range patterns {
+		matched := false
+		for _, s := range all {
+			ok, err := path.Match(p, s.Name) // names have no slashes
+			if err != nil {
+				return nil, fmt.Errorf("%w: layer pattern %q: %w", ErrOption, p, err)
+			}
+			matched = matched || ok
+			named[s.Name] = named[s.Name] || ok
+		}
+		if !matched {
+			return nil, fmt.Errorf("%w: no convolution is called %q; inspect lists the names", ErrOption, p)
+		}
+	}
+	return slices.DeleteFunc(all, func(s resnet.Site) bool { return !named[s.Name] }), nil
 }
 
 // isFresh tells whether a unit is the new head, or the new neck.
@@ -186,35 +243,58 @@ func (n *Network) affine() bool {
 	return n.Options.Norms == peft.NormAffine || n.Options.Norms == peft.NormAffineStats
 }
 
-// change is the change of one unit and how it is computed.
-func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) (*resnet.Adaption, error) {
-	shape, geometry := u.Chain.Shape()
-	spec := m.spec(shape, geometry)
-	spec.Learned, spec.DoRA = n.Options.Learned, n.Options.DoRA
-	spec.Rank = m.rankOf(spec, n.Options.Rank)
-	if a := n.Options.Alpha; a != 0 && len(spec.Rank) > 0 {
-		spec.Scale = peft.AlphaOverRank(a, spec.Rank[0], n.Options.Stabilised)
-	} else if a != 0 {
-		spec.Scale = a
+// specs describe the changes of the chosen kernels, ranks and all, by name.
+func (n *Network) specs(ctx context.Context, m method, sites []resnet.Site) (map[string]*site, error) {
+	o := n.Options
+	all := make([]site, len(sites))
+	for i, s := range sites {
+		if s.Chain.Kind != conv.Dense {
+			return nil, fmt.Errorf("%s: %w: the convolution is a chain of kind %s; networks are adapted before they are compressed", s.Name, ErrOption, s.Chain.Kind)
+		}
+		shape, geometry := s.Chain.Shape()
+		all[i] = site{Site: s, spec: m.spec(shape, geometry), base: s.Chain.Stages[0].Weight}
+		all[i].spec.Learned, all[i].spec.DoRA = o.Learned, o.DoRA
+		if err := o.checkGradient(&all[i]); err != nil {
+			return nil, err
+		}
 	}
-	if u.Chain.Kind != conv.Dense {
-		return nil, fmt.Errorf("%w: the convolution is a chain of kind %s; networks are adapted before they are compressed", ErrOption, u.Chain.Kind)
+	if o.Choose.made() {
+		if err := o.choose(ctx, all); err != nil {
+			return nil, err
+		}
 	}
-	base := u.Chain.Stages[0].Weight
-	d, err := peft.New(spec)
+	byName := map[string]*site{}
+	for i := range all {
+		s := &all[i].spec
+		if !o.Choose.made() {
+			s.Rank = m.rankOf(*s, o.Rank)
+		}
+		if a := o.Alpha; a != 0 && len(s.Rank) > 0 {
+			s.Scale = peft.AlphaOverRank(a, s.Rank[0], o.Stabilised)
+		} else if a != 0 {
+			s.Scale = a
+		}
+		byName[all[i].Name] = &all[i]
+	}
+	return byName, nil
+}
+
+// change is the change of one kernel and how it is computed.
+func (n *Network) change(ctx context.Context, s *site, rng *rand.Rand) (*resnet.Adaption, error) {
+	d, err := peft.New(s.spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Init(rng, n.Options.Gain, base); err != nil {
+	if err := n.Options.start(ctx, d, s, rng); err != nil {
 		return nil, err
 	}
-	n.Changes[u.Name] = d
+	n.Changes[s.Name] = d
 	a := &resnet.Adaption{Delta: d}
 	for _, f := range d.Factors() {
-		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
+		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", s.Name, s.spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
 	stages := d.Stages()
-	if len(stages) == 0 || !chained(d, n.Options.Batch, size) {
+	if len(stages) == 0 || !chained(d, n.Options.Batch, [2]int{s.H, s.W}) {
 		return a, nil
 	}
 	b := &resnet.Branch{
@@ -272,6 +352,15 @@ func (m method) rankOf(spec peft.Spec, asked []int) []int {
 			limit(2, spec.Shape[2])
 			limit(3, spec.Shape[3])
 		}
+	}
+	// No tensor needs more terms of a CP than it has entries without its largest mode.
+	o, c, taps := spec.Shape[0]/max(spec.Groups, 1), spec.Shape[1], spec.Shape[2]*spec.Shape[3]
+	switch spec.Kind {
+	case peft.TKDCPD:
+		o, c = r[0], r[1]
+		fallthrough
+	case peft.CP, peft.CP4:
+		limit(len(r)-1, o*c*taps/max(o, c, taps))
 	}
 	return r
 }

@@ -8,6 +8,9 @@
 // that trains their scales and shifts on the new task's statistics is worth more than
 // the choice between kinds of change, and is the default of all but a few.
 //
+// Ranks are given, or chosen for each kernel by itself or by the gradient of the loss in it
+// (Choice, Gradients), and factors start at random or from a decomposition of either (Start).
+//
 // What was trained is a peft.File of one Adapter, of LwF of two. Merge and Sum put several together,
 // Stack keeps those of several tasks in one file, between which Tasks switches with one
 // network in memory; Extract makes an adapter of a network that was fine-tuned in full;

@@ -21,8 +21,8 @@ type ExtractOptions struct {
 	Rule peft.Rule
 	// Budget, where it is above 0, is the number of parameters of all changes
 	// together: ranks are spread over the layers so that the most of the change is
-	// kept (peft.Allocate). It is for kinds with one rank of singular values, and a
-	// layer may get none. Rank and Rule then do not count.
+	// kept (peft.Allocate). It is for kinds that peft.NewLayer knows, and a layer may get
+	// none. Rank and Rule then do not count.
 	Budget int64
 	// Progress, where it is not nil, is told what is worked on.
 	Progress func(done, total int, name string)
@@ -38,12 +38,12 @@ type Extracted struct {
 	RelError float64
 }
 
-// site is a kernel that was fine-tuned.
+// site is a kernel with a change.
 type site struct {
 	resnet.Site
 	spec        peft.Spec
-	base, delta []float32
-	skip        bool // of a budget nothing was left for it
+	base, delta []float32 // delta is what fine-tuning made of it, where that is known
+	skip        bool      // of a budget nothing was left for it
 }
 
 // Extract represents what fine-tuning made of base by low-rank changes of the
@@ -84,7 +84,6 @@ func Extract(ctx context.Context, base, tuned *resnet.Net, opt ExtractOptions) (
 			if err = s.Validate(); err != nil {
 				return nil, fmt.Errorf("%s: %w", sites[i].Name, err)
 			}
-			capComponents(s)
 		}
 	}
 	if err != nil {
@@ -115,24 +114,10 @@ func Extract(ctx context.Context, base, tuned *resnet.Net, opt ExtractOptions) (
 	return out, nil
 }
 
-// capComponents lowers the rank of a CP to what the tensor can need, the number of its
-// entries without the largest mode: a fit takes time in proportion.
-func capComponents(s *peft.Spec) {
-	o, c, taps := s.Shape[0]/max(s.Groups, 1), s.Shape[1], s.Shape[2]*s.Shape[3]
-	switch s.Kind {
-	case peft.TKDCPD:
-		o, c = s.Rank[0], s.Rank[1]
-		fallthrough
-	case peft.CP, peft.CP4:
-		last := len(s.Rank) - 1
-		s.Rank[last] = min(s.Rank[last], o*c*taps/max(o, c, taps))
-	}
-}
-
 // fit adds the change of one kernel.
 func (e *Extracted) fit(ctx context.Context, s site, rule peft.Rule) (Change, error) {
 	if s.skip {
-		return Change{Module: s.Name, Kind: s.spec.Kind, Rank: []int{0}, RelError: 1}, nil
+		return Change{Module: s.Name, Kind: s.spec.Kind, Rank: s.spec.Rank, RelError: 1}, nil
 	}
 	d, relError, err := peft.Extract(ctx, s.spec, s.delta, s.base, rule)
 	if err != nil {
@@ -217,7 +202,7 @@ func spend(budget int64, sites []site) error {
 		return err
 	}
 	for i, r := range ranks {
-		sites[i].spec.Rank, sites[i].skip = []int{r}, r == 0
+		sites[i].spec.Rank, sites[i].skip = r, r[0] == 0
 	}
 	return nil
 }

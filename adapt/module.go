@@ -29,8 +29,8 @@ func scaled(m *resnet.Module, scale float64) *resnet.Module {
 	return m
 }
 
-// addModules puts the method's modules beside the chosen units of Base.
-func (n *Network) addModules(m method, chosen map[string][2]int, rng *rand.Rand) error {
+// addModules puts the method's modules beside chosen units of Base.
+func (n *Network) addModules(m method, chosen []resnet.Site, rng *rand.Rand) error {
 	o := n.Options
 	switch {
 	case o.DoRA || o.Learned:
@@ -38,10 +38,7 @@ func (n *Network) addModules(m method, chosen map[string][2]int, rng *rand.Rand)
 	case n.Base.ModuleSpecs() != nil:
 		return fmt.Errorf("%w: the network has modules of an adapter already; method %s adds some to networks without", ErrOption, o.Method)
 	}
-	for _, s := range n.Base.Sites() {
-		if _, ok := chosen[s.Name]; !ok {
-			continue
-		}
+	for _, s := range chosen {
 		if err := n.Base.AddModule(s.Name, m.module(s.Unit, o.Rank, o.Alpha, rng)); err != nil {
 			return err
 		}

@@ -1,137 +1,206 @@
 package peft
 
 import (
-	"container/heap"
 	"fmt"
+	"slices"
 )
 
 // Layer is what Allocate knows of one kernel.
 type Layer struct {
-	// Singular are the singular values of the matricisation that the kind ranks,
-	// falling: of a ΔW, a gradient or W₀.
-	Singular []float64
-	// Cost is what one unit of rank costs here, parameters or multiply-accumulates.
-	Cost int64
-	// Least is the rank that the layer has in any case.
+	// Singular are the singular values, falling, of each matricisation that the kind
+	// ranks: of a ΔW, a gradient or W₀.
+	Singular [][]float64
+	// Tied adds a rank to those of the matricisations, last and as large as the largest:
+	// that of the CP in TKDCPD.
+	Tied bool
+	// Cost is what the layer costs at given ranks, parameters or multiply-accumulates: at
+	// least 1, and more for each rank that is higher. Without ranks it costs nothing.
+	Cost func(rank []int) int64
+	// Least is the rank that every matricisation has in any case.
 	Least int
 }
 
-// Allocate spreads a budget over layers: it raises ranks, from every layer's Least,
-// by one at a time where the next singular value's square is largest for its cost,
-// σ²/cost, as long as the budget lasts; a layer whose next rank no longer fits gets no
-// more. Ranks are at most the number of singular values.
+// Allocate spreads a budget over layers and returns the ranks of each: it raises them,
+// from every layer's Least, by one at a time where the next singular value's square is
+// largest for what it costs more, σ²/cost, as long as the budget lasts. Ranks are at most
+// the number of singular values; a layer that starts without any gets the first of all its
+// matricisations together, for the least of their squares.
 //
-// Squares fall, so for equal costs no other ranks keep more; for unequal ones at most
-// the square of one singular value more could be kept, of the first that did not fit
-// (the bound of the greedy rule for knapsacks). The budget is exceeded by no bit; where
-// the least ranks alone do, and for values that are not falling, the error wraps
+// Of kinds with one rank, what is kept is the sum of the squares. Squares fall, so for
+// equal costs no other ranks keep more; for unequal ones at most the square of one
+// singular value more could be kept, of the first that did not fit (the bound of the
+// greedy rule for knapsacks). Of Tucker's, the squares that are left out of all
+// matricisations together bound the squared error (De Lathauwer et al. 2000), and it is
+// this bound that the rule lowers. The budget is exceeded by no bit; where the least ranks
+// alone do, which the error tells, and for values that are not falling, the error wraps
 // ErrSpec.
-func Allocate(budget int64, layers []Layer) ([]int, error) {
-	ranks := make([]int, len(layers))
-	rest := budget
-	q := &queue{layers: layers, ranks: ranks}
+func Allocate(budget int64, layers []Layer) ([][]int, error) {
+	all := make([]climb, len(layers))
+	least := int64(0)
 	for i, l := range layers {
-		if l.Cost < 1 || l.Least < 0 || l.Least > len(l.Singular) {
-			return nil, fmt.Errorf("%w: layer %d: a cost of %d, at least rank %d of %d", ErrSpec, i, l.Cost, l.Least, len(l.Singular))
+		if err := l.check(); err != nil {
+			return nil, fmt.Errorf("%w: layer %d: %w", ErrSpec, i, err)
 		}
-		for j, v := range l.Singular {
-			if !(v >= 0) || j > 0 && v > l.Singular[j-1] {
-				return nil, fmt.Errorf("%w: layer %d: singular value %d is %g; want them falling and not negative", ErrSpec, i, j, v)
+		all[i] = climb{Layer: l, rank: slices.Repeat([]int{l.Least}, len(l.Singular))}
+		all[i].cost = all[i].price(all[i].rank)
+		least += all[i].cost
+	}
+	if least > budget {
+		return nil, fmt.Errorf("%w: the least ranks of %d layers take %d, above a budget of %d", ErrSpec, len(layers), least, budget)
+	}
+	rest := budget - least
+	for i := range all {
+		all[i].look(rest)
+	}
+	for {
+		best := -1
+		for i, c := range all {
+			if c.rate > 0 && (best < 0 || c.rate > all[best].rate) {
+				best = i
 			}
 		}
-		if int64(l.Least) > rest/l.Cost {
-			return nil, fmt.Errorf("%w: the least ranks of %d layers are above a budget of %d", ErrSpec, len(layers), budget)
+		if best < 0 {
+			break
 		}
-		rest -= int64(l.Least) * l.Cost
-		ranks[i] = l.Least
-		if l.Least < len(l.Singular) {
-			q.waiting = append(q.waiting, i)
+		c := &all[best]
+		if more := c.price(c.next) - c.cost; more <= rest {
+			rest -= more
+			c.cost += more
+			c.rank = c.next
 		}
+		c.look(rest)
 	}
-	heap.Init(q)
-	for len(q.waiting) > 0 {
-		i := q.waiting[0]
-		if layers[i].Cost > rest || layers[i].Singular[ranks[i]] == 0 {
-			heap.Pop(q)
-			continue
-		}
-		rest -= layers[i].Cost
-		if ranks[i]++; ranks[i] == len(layers[i].Singular) {
-			heap.Pop(q)
-		} else {
-			heap.Fix(q, 0)
-		}
+	ranks := make([][]int, len(layers))
+	for i, c := range all {
+		ranks[i] = c.ranks(c.rank)
 	}
 	return ranks, nil
 }
 
-// queue has the layers that may still rise, the most gainful first.
-type queue struct {
-	layers  []Layer
-	ranks   []int
-	waiting []int
-}
-
-func (q *queue) gain(i int) float64 {
-	s := q.layers[i].Singular[q.ranks[i]]
-	return s * s / float64(q.layers[i].Cost)
-}
-
-func (q *queue) Len() int { return len(q.waiting) }
-
-func (q *queue) Less(a, b int) bool {
-	x, y := q.waiting[a], q.waiting[b]
-	if g, h := q.gain(x), q.gain(y); g != h {
-		return g > h
+func (l *Layer) check() error {
+	if len(l.Singular) == 0 || l.Cost == nil {
+		return fmt.Errorf("no singular values or no cost")
 	}
-	return x < y
+	for _, values := range l.Singular {
+		if l.Least < 0 || l.Least > len(values) {
+			return fmt.Errorf("at least rank %d of %d", l.Least, len(values))
+		}
+		for j, v := range values {
+			if !(v >= 0) || j > 0 && v > values[j-1] {
+				return fmt.Errorf("singular value %d is %g; want them falling and not negative", j, v)
+			}
+		}
+	}
+	ones := slices.Repeat([]int{1}, len(l.Singular))
+	if c := l.Cost(l.ranks(ones)); c < 1 {
+		return fmt.Errorf("rank 1 costs %d; want at least 1", c)
+	}
+	return nil
 }
 
-func (q *queue) Swap(a, b int) { q.waiting[a], q.waiting[b] = q.waiting[b], q.waiting[a] }
-
-func (q *queue) Push(x any) { q.waiting = append(q.waiting, x.(int)) }
-
-func (q *queue) Pop() any {
-	n := len(q.waiting) - 1
-	x := q.waiting[n]
-	q.waiting = q.waiting[:n]
-	return x
+// ranks are the kind's, of those of the matricisations.
+func (l *Layer) ranks(of []int) []int {
+	if l.Tied {
+		return append(slices.Clone(of), slices.Max(of))
+	}
+	return of
 }
 
-// NewLayer is the layer of a kernel for a kind with one rank that follows from singular
-// values, LoRA, LoRAView or Spatial, with the parameters of a unit of rank for its cost.
-// Of a kernel in groups the values are the root sums of squares over the groups, which
-// all have one rank. Of LoRAView a unit of rank is k values together. For a budget of
-// multiply-accumulates put the chain's of a change of rank 1 (Change.Costs) in place of
-// the cost. The error wraps ErrSpec.
+func (l *Layer) price(rank []int) int64 {
+	if rank[0] == 0 {
+		return 0
+	}
+	return l.Cost(l.ranks(rank))
+}
+
+// climb is a layer on its way up.
+type climb struct {
+	Layer
+	rank []int // of each matricisation
+	cost int64
+	// next are the ranks after the step that gains most for what it costs, rate; there is
+	// none where that is 0.
+	next []int
+	rate float64
+}
+
+// look finds the next step that is within what is left.
+func (c *climb) look(rest int64) {
+	c.rate = 0
+	try := func(next []int, gain float64) {
+		if more := c.price(next) - c.cost; more > 0 && more <= rest && gain/float64(more) > c.rate {
+			c.next, c.rate = next, gain/float64(more)
+		}
+	}
+	if c.rank[0] == 0 {
+		next, gain := make([]int, len(c.rank)), -1.
+		for n, values := range c.Singular {
+			if len(values) == 0 {
+				return
+			}
+			next[n] = 1
+			if s := values[0] * values[0]; gain < 0 || s < gain {
+				gain = s
+			}
+		}
+		try(next, gain)
+		return
+	}
+	for n, values := range c.Singular {
+		if at := c.rank[n]; at < len(values) {
+			next := slices.Clone(c.rank)
+			next[n]++
+			try(next, values[at]*values[at])
+		}
+	}
+}
+
+// NewLayer is the layer of a kernel, with the parameters of the change for its cost: for
+// LoRA, LoRAView, Spatial and the kinds of Tucker the matricisations of ChooseRanks, for
+// CP that of outputs by the rest alone, whose leading R components hold at least what R
+// terms of a CP can. Of a kernel in groups the values are the root sums of squares over
+// the groups, which all have one rank. Of LoRAView a unit of rank is k values together.
+// For a budget of multiply-accumulates put Spec.MACs in place of the cost. The error wraps
+// ErrSpec.
 func NewLayer(spec Spec, kernel []float32) (Layer, error) {
-	if spec.Kind != LoRA && spec.Kind != LoRAView && spec.Kind != Spatial {
+	k, ok := kinds[spec.Kind]
+	if !ok || k.ranks == 0 || spec.Kind == LoHa {
 		return Layer{}, fmt.Errorf("%w: %s has no rank of singular values", ErrSpec, spec.Kind)
 	}
-	spec.Rank = []int{1}
+	spec.Rank = slices.Repeat([]int{1}, k.ranks)
 	if err := spec.Validate(); err != nil {
 		return Layer{}, err
 	}
 	if len(kernel) != spec.kernelLen() {
 		return Layer{}, fmt.Errorf("%w: a kernel of %v has %d weights, got %d", ErrSpec, spec.Shape, spec.kernelLen(), len(kernel))
 	}
-	m := spec.matricisations()[0]
-	values, _, _, err := m.spectra(&spec, widen[float64](kernel))
-	if err != nil {
-		return Layer{}, err
-	}
-	unit := 1
-	if spec.Kind == LoRAView {
+	mats, unit := spec.matricisations(), 1
+	switch spec.Kind {
+	case CP, CP4:
+		mats = mats[:1]
+	case LoRAView:
 		unit = spec.Shape[2]
 	}
-	bare := plain(spec)
-	l := Layer{Cost: int64(bare.Params())}
-	for at := 0; at < len(values[0]); at += unit {
-		var part []float64
-		for _, v := range values {
-			part = append(part, v[at:min(at+unit, len(v))]...)
+	l := Layer{Tied: spec.Kind == TKDCPD, Cost: func(rank []int) int64 {
+		s := spec
+		s.Rank = rank
+		return int64(s.Params())
+	}}
+	x := widen[float64](kernel)
+	for _, m := range mats {
+		values, _, _, err := m.spectra(&spec, x)
+		if err != nil {
+			return Layer{}, err
 		}
-		l.Singular = append(l.Singular, norm(0, part, nil))
+		var total []float64
+		for at := 0; at < len(values[0]); at += unit {
+			var part []float64
+			for _, v := range values {
+				part = append(part, v[at:min(at+unit, len(v))]...)
+			}
+			total = append(total, norm(0, part, nil))
+		}
+		l.Singular = append(l.Singular, total)
 	}
 	return l, nil
 }

@@ -179,6 +179,37 @@ func TestStartsFromKernels(t *testing.T) {
 	})
 }
 
+// Of a kernel with fewer components than ranks, or none, the rest learn too.
+func TestStartsFromKernelsWithLittleInThemLearn(t *testing.T) {
+	eachCase(t, func(t *testing.T, s Spec, rng *rand.Rand) {
+		if s.Mid || len(s.Rank) == 0 {
+			return
+		}
+		for _, lone := range []float32{0, 1} {
+			for _, origin := range []Origin{Leading, Minor, Subspace} {
+				if origin == Minor && s.Kind == LoKr {
+					continue
+				}
+				c, base := random[float32](t, s, rng)
+				kernel := make([]float32, len(base))
+				kernel[0] = lone
+				if err := c.StartFrom(context.Background(), kernel, base, origin, 0); err != nil {
+					t.Fatal(err)
+				}
+				if norm(0, kernelOf(t, c, base), nil) != 0 {
+					t.Errorf("%s: the start changes the kernel", origin)
+				}
+				c.Pull(gaussian[float32](len(base), rng), base)
+				for _, v := range c.output {
+					if slices.Contains(v.factor.Grad, 0) {
+						t.Errorf("%s of a kernel with %g in it: %s has gradients of zero", origin, lone, v.factor.Name)
+					}
+				}
+			}
+		}
+	})
+}
+
 // The subspace of a gradient: the first step goes where the gradient does, more than
 // from a random start.
 func TestAStartFromTheGradientFollowsIt(t *testing.T) {

@@ -125,14 +125,13 @@ func ExampleFile() {
 
 // Ranks for three layers within 10 000 parameters.
 func ExampleAllocate() {
-	layers := []peft.Layer{
-		{Singular: []float64{9, 4, 1, 0.1}, Cost: 1000},
-		{Singular: []float64{5, 5, 5}, Cost: 2500},
-		{Singular: []float64{2, 1}, Cost: 500},
+	costing := func(unit int64, singular ...float64) peft.Layer {
+		return peft.Layer{Singular: [][]float64{singular}, Cost: func(rank []int) int64 { return unit * int64(rank[0]) }}
 	}
+	layers := []peft.Layer{costing(1000, 9, 4, 1, 0.1), costing(2500, 5, 5, 5), costing(500, 2, 1)}
 	ranks, err := peft.Allocate(10000, layers)
 	check(err)
 	fmt.Println(ranks)
 	// Output:
-	// [2 3 1]
+	// [[2] [3] [1]]
 }

@@ -3,6 +3,9 @@ package peft
 import (
 	"context"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
 
 	"github.com/lowrank-go/lowrank/internal/tensorops"
 )
@@ -26,8 +29,10 @@ const (
 )
 
 // StartFrom gives the factors values from a kernel, W₀ or a gradient, of the change's
-// own shape; either way ΔW is exactly zero. gain is Init's, for Subspace. base is the
-// frozen kernel, which Series and DoRA need. The error wraps ErrSpec or, for kinds
+// own shape; either way ΔW is exactly zero. Where the kernel has fewer components than the
+// ranks, factors but the outputs' are random for the others, which could not learn as
+// zeros. gain is Init's, for Subspace and for these. base is the frozen kernel, which
+// Series and DoRA need. The error wraps ErrSpec or, for kinds
 // that Extract cannot fit, ErrLossy; the change is then as it was.
 func (c *Change[T]) StartFrom(ctx context.Context, kernel, base []float32, origin Origin, gain float64) error {
 	spec := c.spec
@@ -68,6 +73,10 @@ func (c *Change[T]) StartFrom(ctx context.Context, kernel, base []float32, origi
 		c.setMagnitude(widen[T](base))
 	}
 	c.spec.Anchored, c.anchor, c.start = false, nil, nil
+	if gain <= 0 {
+		gain = DefaultGain
+	}
+	c.fillEmpty(gain)
 	if origin != Subspace {
 		c.Anchor()
 		return nil
@@ -75,11 +84,28 @@ func (c *Change[T]) StartFrom(ctx context.Context, kernel, base []float32, origi
 	for _, v := range c.output {
 		clear(v.value)
 	}
-	if gain <= 0 {
-		gain = DefaultGain
-	}
 	c.net.root.normalise(gain)
 	return nil
+}
+
+// fillEmpty draws the parts of factors, along their first axes, that are zero, with norms of
+// about gain; not those of the outputs' factors. The draws are always the same.
+func (c *Change[T]) fillEmpty(gain float64) {
+	rng := rand.New(rand.NewPCG(0x656d707479, uint64(c.spec.kernelLen())))
+	c.net.root.walk(func(v *node[T]) {
+		if v.factor == nil || v.zero {
+			return
+		}
+		width := len(v.value) / v.factor.Shape[0]
+		for part := range slices.Chunk(v.value, width) {
+			if slices.ContainsFunc(part, func(x T) bool { return x != 0 }) {
+				continue
+			}
+			for i := range part {
+				part[i] = T(gain / math.Sqrt(float64(width)) * rng.NormFloat64())
+			}
+		}
+	})
 }
 
 // minor is the kernel without its leading left singular vectors, of each group all but

@@ -34,13 +34,25 @@ func (c *Change[T]) Costs(batch, h, w int) (chain, build, base int64) {
 	frozen := &conv.Kernel{Shape: c.spec.Shape, Geometry: c.spec.Geometry}
 	oh, ow := frozen.OutputSize(h, w)
 	base = int64(batch) * int64(oh) * int64(ow) * int64(c.spec.kernelLen())
-	for _, s := range c.Stages() {
-		k := &conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}
-		if s.AfterBase {
-			h, w = oh, ow
-		}
-		h, w = k.OutputSize(h, w)
-		chain += int64(batch) * int64(h) * int64(w) * int64(len(s.factor.Value))
+	if !c.spec.DoRA && !c.spec.Anchored {
+		chain = int64(batch) * c.spec.MACs(h, w)
 	}
 	return chain, c.net.build, base
+}
+
+// MACs are the multiply-accumulates of the chain on one map of h×w, and 0 where Stages
+// has none for such factors, wrappers apart. A description that is not valid has none.
+func (s *Spec) MACs(h, w int) int64 {
+	if s.Validate() != nil || kinds[s.Kind].stages == nil {
+		return 0
+	}
+	total := int64(0)
+	for _, st := range kinds[s.Kind].stages(s) {
+		if st.afterBase {
+			h, w = (&conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}).OutputSize(h, w)
+		}
+		h, w = (&conv.Kernel{Shape: st.shape, Geometry: st.geometry.Normal()}).OutputSize(h, w)
+		total += int64(h) * int64(w) * int64(st.shape[0]*st.shape[1]*st.shape[2]*st.shape[3])
+	}
+	return total
 }

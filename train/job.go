@@ -67,6 +67,9 @@ type Job struct {
 	// Resume goes on from the checkpoint, if that is there. It is an error if it is
 	// another job's.
 	Resume bool
+	// What says, in words of the caller's, what is trained beside what Recipe and Data say:
+	// a checkpoint where it was another is another job's.
+	What string
 	// Log, where not "", is a file with a line of JSON, an Epoch, for each epoch.
 	Log string
 	// Progress, where not nil, is called after each step.
@@ -109,6 +112,7 @@ type Epoch struct {
 type position struct {
 	Format int    `json:"format"`
 	Recipe Recipe `json:"recipe"`
+	Of     string `json:"of,omitempty"` // Job.What
 	// What the data were, to recognise others.
 	Images  int `json:"images"`
 	Classes int `json:"classes"`
@@ -172,7 +176,7 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	r.steps = (j.Data.Len() + r.recipe.Batch - 1) / r.recipe.Batch
 	r.opt = newOptimiser(&r.recipe, j.Learner.Params())
 	r.avg = newAverage(r.recipe.EMA, j.Learner)
-	r.position = position{Format: positionFormat, Recipe: r.recipe, Images: j.Data.Len(), Classes: j.Data.Classes()}
+	r.position = position{Format: positionFormat, Recipe: r.recipe, Of: j.What, Images: j.Data.Len(), Classes: j.Data.Classes()}
 	if j.Resume {
 		if err := r.load(); err != nil {
 			return nil, err

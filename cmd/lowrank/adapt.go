@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,8 +19,10 @@ import (
 
 // adaptReport is what adapt prints with --json.
 type adaptReport struct {
-	Method          string        `json:"method"`
+	Method string `json:"method"`
+	// Rank is null where --rank chose ranks by what kernels are: Modules has them.
 	Rank            []int         `json:"rank"`
+	Start           string        `json:"start"`
 	Norms           string        `json:"norms"`
 	ParamsTrainable int           `json:"params_trainable"`
 	ParamsBase      int           `json:"params_base"`
@@ -31,7 +34,9 @@ type adaptReport struct {
 	SecondsPerEpoch float64       `json:"seconds_per_epoch"`
 	Epochs          []train.Epoch `json:"epochs"`
 	Recipe          train.Recipe  `json:"recipe"`
-	Output          string        `json:"output,omitempty"`
+	// Modules are the changes of kernels, in the network's order.
+	Modules []moduleRow `json:"modules"`
+	Output  string      `json:"output,omitempty"`
 }
 
 type adaptFlags struct {
@@ -41,7 +46,9 @@ type adaptFlags struct {
 	limit   int
 	holdout float64
 	method  string
-	rank    []int
+	rank    string
+	rankOf  string
+	start   string
 	opt     adapt.Options
 	norms   string
 	name    string
@@ -60,8 +67,26 @@ safetensors file of that alone, which lowrank merge and eval --adapter put toget
 with MODEL again.
 
 Methods: ` + strings.Join(adapt.Methods(), ", ") + `.
-Ranks (--rank) are one number, or as many as the kind has: tucker R_out,R_in, tkdcpd
-R_out,R_in,R. Of bottleneck, it is how many times fewer channels there are inside.
+--rank is
+
+  R[,S[,T]]     the same everywhere: one number, or as many as the kind has, tucker
+                R_out,R_in, tkdcpd R_out,R_in,R; of bottleneck, how many times fewer
+                channels there are inside
+  vbmf          for each kernel what analytic variational Bayes tells from noise
+  energy=0.9    for each kernel what keeps this share of its square
+  params=N      at most N trained values beside the head and norms, at least rank 1
+                everywhere, the rest where it keeps most for its cost
+  macs=N        the same for the operations of the chains on one image
+
+of --rank-of: the frozen kernel, or the gradient of the loss in it, which tells what the
+data ask of it. The gradient is a mean over 512 images, with the head of a linear
+discriminant analysis.
+
+--start says where factors come from: random, kernel (its leading components, PiSSA),
+minor (its minor ones, MiLoRA), subspace (of the kernel) or gradient (the directions in
+which the loss falls fastest, LoRA-GA). The network is at first what it was, whatever the
+start; kernel and minor cost more time a step.
+
 residual-serial-bn, bottleneck and chapter are layers beside the convolutions, which
 stay in the network that merge writes, and no changes of the kernels; --alpha is the
 scale of what they add.
@@ -78,7 +103,8 @@ frozen-eval leaves them, affine trains their scales and shifts, stats-only takes
 new data's means and variances, affine+stats does both and is the default of most
 methods.`,
 		Example: `  lowrank adapt --data glyphs:digits --method cp --rank 16 -o digits.safetensors
-  lowrank adapt resnet20.th --data idx:kmnist --method lora --rank 4 --epochs 5 --lr 0.01 -o kmnist.safetensors`,
+  lowrank adapt resnet20.th --data idx:kmnist --method lora --rank 4 --epochs 5 --lr 0.01 -o kmnist.safetensors
+  lowrank adapt --data glyphs:digits --method lora --rank params=10000 --rank-of gradient --start gradient -o digits.safetensors`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, argument(args)) },
 	}
@@ -90,7 +116,9 @@ methods.`,
 	fl.IntVar(&f.limit, "limit", 0, "train on N images spread evenly over the data, 0 for all")
 	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
 	fl.StringVar(&f.method, "method", "cp", "how to adapt")
-	fl.IntSliceVar(&f.rank, "rank", nil, "ranks of the change of a kernel")
+	fl.StringVar(&f.rank, "rank", "", "ranks of the change of a kernel, vbmf, energy=E, params=N or macs=N; by the method where left out")
+	fl.StringVar(&f.rankOf, "rank-of", "", "what the last four look at: kernel (the default) or gradient")
+	fl.StringVar(&f.start, "start", string(adapt.Random), "where factors come from: random, kernel, minor, subspace or gradient")
 	fl.Float64Var(&f.opt.Alpha, "alpha", 0, "scale the change by alpha over its rank; 0 means by 1")
 	fl.BoolVar(&f.opt.Stabilised, "stabilised", false, "by alpha over the root of its rank")
 	fl.BoolVar(&f.opt.Learned, "learn-scale", false, "train the scale")
@@ -125,6 +153,9 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.Recipe.Validate(); err != nil {
 		return usageError{err}
 	}
+	if err := f.readRank(); err != nil {
+		return err
+	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
@@ -140,7 +171,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	f.opt.Method, f.opt.Rank, f.opt.Norms = method, f.rank, peft.NormPolicy(f.norms)
+	f.opt.Method, f.opt.Start, f.opt.Norms = method, adapt.Start(f.start), peft.NormPolicy(f.norms)
 	f.opt.Classes, f.opt.Seed, f.opt.Batch = data.Classes(), f.Seed, f.Batch
 	if _, f.opt.Segment = data.(dataset.Segmented); !f.opt.Segment && f.dilate != autoDilate {
 		return usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
@@ -150,10 +181,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 		return err
 	}
 	f.opt.Dilate = model.Dilate
-	n, err := adapt.New(base, f.opt)
-	if errors.Is(err, adapt.ErrOption) {
-		return usageError{err}
-	}
+	n, err := f.network(cmd.Context(), base, data)
 	if err != nil {
 		return err
 	}
@@ -165,6 +193,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err := teach(job, base); err != nil {
 		return err
 	}
+	job.What = n.Options.String()
 	if job.Recipe.Augment == (dataset.Augment{}) && job.Teacher == nil {
 		job.Cache = 2 << 30
 	}
@@ -174,8 +203,13 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 			return err
 		}
 	}
-	r := adaptReport{Method: f.method, Rank: n.Options.Rank, Norms: string(n.Options.Norms), ParamsTrainable: n.Params(), ParamsBase: base.Params(),
-		Samples: validation.Len(), Recipe: job.Recipe, Output: f.out}
+	r := adaptReport{Method: f.method, Rank: n.Options.Rank, Start: f.start, Norms: string(n.Options.Norms), ParamsTrainable: n.Params(), ParamsBase: base.Params(),
+		Samples: validation.Len(), Recipe: job.Recipe, Modules: []moduleRow{}, Output: f.out}
+	for _, s := range n.Base.Sites() {
+		if d, ok := n.Changes[s.Name]; ok {
+			r.Modules = append(r.Modules, rowOf(s.Name, d))
+		}
+	}
 	if r.AccuracyBefore, r.MIoUBefore, err = validate(cmd.Context(), job); err != nil {
 		return err
 	}
@@ -222,6 +256,52 @@ func validate(ctx context.Context, job *train.Job) (accuracy, miou *float64, err
 	}
 	s, err := job.Validate(ctx)
 	return new(s.Accuracy()), nil, err
+}
+
+// readRank reads --rank and --rank-of.
+func (f *adaptFlags) readRank() error {
+	c := &f.opt.Choose
+	c.Of = adapt.Source(f.rankOf)
+	name, value, _ := strings.Cut(f.rank, "=")
+	budget := map[string]*int64{"params": &c.Params, "macs": &c.MACs}[name]
+	switch {
+	case f.rank == "":
+	case budget != nil:
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 1 {
+			return usagef("rank %q; want %s=N with a number from 1", f.rank, name)
+		}
+		*budget = n
+	case name == "vbmf" || name == "energy":
+		_, rule, err := parseRanks(f.rank)
+		if err != nil {
+			return err
+		}
+		c.Rule = &rule
+	default:
+		var err error
+		if f.opt.Rank, _, err = parseRanks(f.rank); err != nil {
+			return usagef("rank %q; want ranks from 1, vbmf, energy=E, params=N or macs=N", f.rank)
+		}
+	}
+	if c.Of != "" && c.Params == 0 && c.MACs == 0 && c.Rule == nil {
+		return usagef("--rank-of %s goes with --rank vbmf, energy=E, params=N or macs=N", f.rankOf)
+	}
+	return nil
+}
+
+// network is base, prepared.
+func (f *adaptFlags) network(ctx context.Context, base *resnet.Net, data dataset.Set) (n *adapt.Network, err error) {
+	if f.opt.ByGradient() {
+		f.opt.Gradients, err = adapt.Gradients(ctx, base, data, f.opt, 0, f.threads)
+	}
+	if err == nil {
+		n, err = adapt.NewContext(ctx, base, f.opt)
+	}
+	if errors.Is(err, adapt.ErrOption) {
+		return nil, usageError{err}
+	}
+	return n, err
 }
 
 // write writes the adapter.

@@ -52,18 +52,8 @@ func describeAdapters(f *peft.File) (adaptersReport, error) {
 	for _, a := range f.Adapters {
 		row := adapterRow{Name: a.Name, Norms: string(a.Norm), Kinds: map[string]int{}, Params: a.Params(), Extra: []string{}, Modules: []moduleRow{}, Beside: []string{}}
 		for _, m := range a.Modules {
-			s := m.Spec()
-			row.Kinds[string(s.Kind)]++
-			w := []string{}
-			for _, wrapper := range []struct {
-				name string
-				is   bool
-			}{{"dora", s.DoRA}, {"anchored", s.Anchored}, {"learned", s.Learned}} {
-				if wrapper.is {
-					w = append(w, wrapper.name)
-				}
-			}
-			row.Modules = append(row.Modules, moduleRow{m.Name, string(s.Kind), list(s.Rank), s.Shape[:], m.Params(), m.Lambda(), w})
+			row.Kinds[string(m.Spec().Kind)]++
+			row.Modules = append(row.Modules, rowOf(m.Name, m.Delta))
 		}
 		if a.Extra != nil {
 			row.Extra, row.Values = append(row.Extra, a.Extra.Names()...), a.Extra.Elements()
@@ -78,6 +68,21 @@ func describeAdapters(f *peft.File) (adaptersReport, error) {
 		r.Adapters = append(r.Adapters, row)
 	}
 	return r, nil
+}
+
+// rowOf is the row of a change.
+func rowOf(name string, d *peft.Delta) moduleRow {
+	s := d.Spec()
+	w := []string{}
+	for _, wrapper := range []struct {
+		name string
+		is   bool
+	}{{"dora", s.DoRA}, {"anchored", s.Anchored}, {"learned", s.Learned}} {
+		if wrapper.is {
+			w = append(w, wrapper.name)
+		}
+	}
+	return moduleRow{name, string(s.Kind), list(s.Rank), s.Shape[:], d.Params(), d.Lambda(), w}
 }
 
 // printAdapters prints what an adapter file holds.

@@ -54,8 +54,8 @@ classes. Either network may be "embedded", the one in the program.
   energy=0.9    this share of each change's square is kept
   R[,S[,T]]     the same ranks everywhere, lowered to what a kernel has
 
-or --params N spreads N parameters over all layers so that the most is kept, for lora,
-lora-view and spatial. The report tells the relative error of each fit.`,
+or --params N spreads N parameters over all layers so that the most is kept, for kinds
+with ranks but loha and lokr. The report tells the relative error of each fit.`,
 		Example: `  lowrank extract resnet20.th tuned.safetensors --method lora --rank 4 -o tuned-adapter.safetensors
   lowrank extract embedded tuned.safetensors --method tucker --rank energy=0.9 -o a.safetensors
   lowrank extract embedded tuned.safetensors --method lora --params 10000 -o a.safetensors`,
