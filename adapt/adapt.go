@@ -197,10 +197,10 @@ func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) 
 	for _, f := range d.Factors() {
 		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
-	stages := d.Stages()
-	if len(stages) == 0 || !chained(d, n.Options.Batch, size) {
+	if d.Plan(n.Options.Batch, size[0], size[1]) == peft.Materialised {
 		return a, nil
 	}
+	stages := d.Stages()
 	b := &resnet.Branch{
 		Load:  func(i int, w []float32) { stages[i].Load(w) },
 		Store: func(i int, g []float32) { stages[i].Store(g) },
@@ -259,44 +259,6 @@ func (m method) rankOf(spec peft.Spec, asked []int) []int {
 	}
 	return r
 }
-
-// chained tells whether the chain beside the convolution is cheaper than the kernel's
-// own gradient, on maps of the given size.
-func chained(d *peft.Delta, batch int, size [2]int) bool {
-	s := d.Spec()
-	_, build, base := d.Costs(batch, size[0], size[1])
-	if conv.Fast(s.Shape, s.Geometry) {
-		base /= fastGain
-	}
-	var chain int64
-	h, w := size[0], size[1]
-	for i, st := range d.Stages() {
-		k := conv.Kernel{Shape: st.Shape, Geometry: st.Geometry}
-		if i == 0 && st.AfterBase {
-			k.Geometry.Stride = [2]int{1, 1}
-			h, w = (&conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}).OutputSize(h, w)
-		}
-		h, w = k.OutputSize(h, w)
-		macs := int64(st.Shape[0]*st.Shape[1]*st.Shape[2]*st.Shape[3]) * int64(h*w*batch)
-		groups := max(st.Geometry.Groups, 1)
-		if outs := st.Shape[0] / groups; outs == 1 && groups > 1 {
-			macs *= depthwiseCost
-		} else {
-			macs = macs * int64((outs+panel-1)/panel*panel) / int64(outs)
-		}
-		chain += macs
-	}
-	return 3*chain < base+3*build
-}
-
-// What operations cost relative to those of an ordinary convolution, as they run:
-// Winograd's method takes a quarter of the multiplications, and what it takes to get
-// there; outputs are computed in panels, full or not; depthwise stages wait for memory.
-const (
-	fastGain      = 2
-	panel         = 16
-	depthwiseCost = 3
-)
 
 // Params is the number of trained values, those of the head among them.
 func (n *Network) Params() int {
