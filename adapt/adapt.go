@@ -2,6 +2,7 @@ package adapt
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -30,6 +31,12 @@ type Options struct {
 	DoRA bool
 	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
 	Gain float64
+	// Precondition, where above 0, rewrites the gradients of the factors before the
+	// optimiser has them, and is the damping; see peft.Change.Precondition. With plain
+	// gradient descent the rate is then that of the kernels themselves. Methods that
+	// change no kernel have nothing to precondition; to those that are linear in all
+	// factors together it makes no difference.
+	Precondition float64
 	// Norms is the policy of the batch norms; "" means the method's own.
 	Norms peft.NormPolicy
 	// Layers are patterns of path.Match for the convolutions to change, of which '*'
@@ -67,6 +74,9 @@ func New(base *resnet.Net, opt Options) (*Network, error) {
 	}
 	if !slices.Contains(Policies, opt.Norms) {
 		return nil, fmt.Errorf("%w: batch norms %q; want one of %v", ErrOption, opt.Norms, Policies)
+	}
+	if p := opt.Precondition; !(p >= 0) || math.IsInf(p, 1) || p > 0 && m.kind == "" {
+		return nil, fmt.Errorf("%w: method %s with a preconditioner damped by %g; want a method that changes kernels and a number above 0, or 0 for none", ErrOption, opt.Method, p)
 	}
 	if opt.Batch == 0 {
 		opt.Batch = 128
@@ -194,6 +204,9 @@ func (n *Network) change(u *resnet.Unit, m method, size [2]int, rng *rand.Rand) 
 	}
 	n.Changes[u.Name] = d
 	a := &resnet.Adaption{Delta: d}
+	if p := n.Options.Precondition; p > 0 {
+		a.Precondition = func() { d.Precondition(p) }
+	}
 	for _, f := range d.Factors() {
 		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", u.Name, spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}

@@ -68,6 +68,9 @@ type Job struct {
 	// Resume goes on from the checkpoint, if that is there. It is an error if it is
 	// another job's.
 	Resume bool
+	// Setup says how the learner was made, in any words, as far as what it learns does
+	// not: the checkpoint of another setup is another job's.
+	Setup string
 	// Log, where not "", is a file with a line of JSON, an Epoch, for each epoch.
 	Log string
 	// Progress, where not nil, is called after each step.
@@ -110,6 +113,7 @@ type Epoch struct {
 type position struct {
 	Format int    `json:"format"`
 	Recipe Recipe `json:"recipe"`
+	Setup  string `json:"setup,omitempty"`
 	// What the data were, to recognise others.
 	Images  int `json:"images"`
 	Classes int `json:"classes"`
@@ -174,7 +178,7 @@ func (j *Job) Run(ctx context.Context) ([]Epoch, error) {
 	r.steps = (j.Data.Len() + r.recipe.Batch - 1) / r.recipe.Batch
 	r.opt = newOptimiser(&r.recipe, j.Learner.Params())
 	r.avg = newAverage(r.recipe.EMA, j.Learner)
-	r.position = position{Format: positionFormat, Recipe: r.recipe, Images: j.Data.Len(), Classes: j.Data.Classes()}
+	r.position = position{Format: positionFormat, Recipe: r.recipe, Setup: j.Setup, Images: j.Data.Len(), Classes: j.Data.Classes()}
 	if j.Resume {
 		if err := r.load(); err != nil {
 			return nil, err

@@ -262,6 +262,10 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 	if err := run(stripes{n: 31, classes: 6}, recipe); !errors.Is(err, ErrOtherJob) {
 		t.Errorf("other data gave %v", err)
 	}
+	job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe, Setup: "rank 3"}
+	if _, err := job.Run(t.Context()); !errors.Is(err, ErrOtherJob) || !strings.Contains(err.Error(), "rank 3") {
+		t.Errorf("another setup gave %v", err)
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

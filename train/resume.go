@@ -39,6 +39,8 @@ func (r *run) load() error {
 		return fail(fmt.Errorf("%w: of %d images of %d classes, the data have %d of %d", ErrOtherJob, p.Images, p.Classes, r.Images, r.Classes))
 	case !reflect.DeepEqual(p.Recipe, r.recipe):
 		return fail(fmt.Errorf("%w: %s", ErrOtherJob, differences(p.Recipe, r.recipe)))
+	case p.Setup != r.Job.Setup:
+		return fail(fmt.Errorf("%w: its learner was made with %s, this one with %s", ErrOtherJob, p.Setup, r.Job.Setup))
 	case p.Epoch < 0 || p.Epoch > r.recipe.Epochs || p.Step < 0 || p.Step > r.steps || len(p.History) != p.Epoch:
 		return fail(fmt.Errorf("%w: epoch %d, step %d, with %d epochs logged", model.ErrCorrupt, p.Epoch, p.Step, len(p.History)))
 	}
