@@ -1,14 +1,19 @@
 package adapt
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/train"
 )
 
 // factors are those of a ResNet-20 after some steps of plain gradient descent.
@@ -76,6 +81,50 @@ func TestPreconditionedTraining(t *testing.T) {
 	}
 	if chains == 0 {
 		t.Error("no change runs as a chain: that is untested")
+	}
+}
+
+// A run that was broken off goes on to the same bits, and not with another damping.
+func TestPreconditionedTrainingResumes(t *testing.T) {
+	data, err := dataset.Open("glyphs:digits,train=24", dataset.Options{Split: dataset.Train})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "checkpoint")
+	run := func(damping float64, steps int, file string) (*Network, error) {
+		n, err := New(base(t, "cifar_pad"), Options{Method: "cp", Classes: 10, Seed: 1, Precondition: damping})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		job := train.Job{Learner: n.Learner, Data: data, Preprocess: n.Base.Config.Preprocess, Recipe: train.Recipe{Epochs: 2, Batch: 6, Rate: .01, Clip: 1},
+			Setup: fmt.Sprint(damping), Checkpoint: file, Resume: true, Workers: 1 + steps%2, Progress: func(train.Progress) {
+				if steps--; steps == 0 {
+					cancel()
+				}
+			}}
+		_, err = job.Run(ctx)
+		return n, err
+	}
+	whole, err := run(.01, -1, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(.01, 3, path); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if _, err := run(.1, -1, path); !errors.Is(err, train.ErrOtherJob) {
+		t.Errorf("another damping gave %v", err)
+	}
+	broken, err := run(.01, -1, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range whole.Learner.Params() {
+		if !slices.Equal(p.Value, broken.Learner.Params()[i].Value) {
+			t.Errorf("%s differs", p.Name)
+		}
 	}
 }
 
