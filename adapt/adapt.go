@@ -3,6 +3,7 @@ package adapt
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -38,6 +39,12 @@ type Options struct {
 	DoRA bool
 	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
 	Gain float64
+	// Precondition, where above 0, rewrites the gradients of the factors before the
+	// optimiser has them, and is the damping; see peft.Change.Precondition. With plain
+	// gradient descent the rate is then that of the kernels themselves. Methods that
+	// change no kernel have nothing to precondition; to those that are linear in all
+	// factors together it makes no difference.
+	Precondition float64
 	// Norms is the policy of the batch norms; "" means the method's own.
 	Norms peft.NormPolicy
 	// Layers are patterns of path.Match for the convolutions to change, of which '*'
@@ -67,8 +74,8 @@ func (o Options) String() string {
 	if o.Dilate != nil {
 		dilate = *o.Dilate
 	}
-	return fmt.Sprintf("%s, rank %v, rule %s, budget %d parameters %d MACs, of %q, start %q, alpha %g, stabilised %t, learned %t, dora %t, gain %g, norms %s, layers %q, dilate %d",
-		o.Method, o.Rank, rule, o.Choose.Params, o.Choose.MACs, o.Choose.Of, o.Start, o.Alpha, o.Stabilised, o.Learned, o.DoRA, o.Gain, o.Norms, o.Layers, dilate)
+	return fmt.Sprintf("%s, rank %v, rule %s, budget %d parameters %d MACs, of %q, start %q, alpha %g, stabilised %t, learned %t, dora %t, gain %g, norms %s, layers %q, dilate %d, precondition %g",
+		o.Method, o.Rank, rule, o.Choose.Params, o.Choose.MACs, o.Choose.Of, o.Start, o.Alpha, o.Stabilised, o.Learned, o.DoRA, o.Gain, o.Norms, o.Layers, dilate, o.Precondition)
 }
 
 // Network is a network that is being adapted.
@@ -148,6 +155,9 @@ func (o *Options) complete() (method, error) {
 	}
 	if !slices.Contains(Policies, o.Norms) {
 		return m, fmt.Errorf("%w: batch norms %q; want one of %v", ErrOption, o.Norms, Policies)
+	}
+	if p := o.Precondition; !(p >= 0) || math.IsInf(p, 1) || p > 0 && m.kind == "" {
+		return m, fmt.Errorf("%w: method %s with a preconditioner damped by %g; want a method that changes kernels and a number above 0, or 0 for none", ErrOption, o.Method, p)
 	}
 	if o.Batch == 0 {
 		o.Batch = 128
@@ -290,13 +300,16 @@ func (n *Network) change(ctx context.Context, s *site, rng *rand.Rand) (*resnet.
 	}
 	n.Changes[s.Name] = d
 	a := &resnet.Adaption{Delta: d}
+	if p := n.Options.Precondition; p > 0 {
+		a.Precondition = func() { d.Precondition(p) }
+	}
 	for _, f := range d.Factors() {
 		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", s.Name, s.spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
-	stages := d.Stages()
-	if len(stages) == 0 || !chained(d, n.Options.Batch, [2]int{s.H, s.W}) {
+	if d.Plan(n.Options.Batch, s.H, s.W) == peft.Materialised {
 		return a, nil
 	}
+	stages := d.Stages()
 	b := &resnet.Branch{
 		Load:  func(i int, w []float32) { stages[i].Load(w) },
 		Store: func(i int, g []float32) { stages[i].Store(g) },
@@ -364,44 +377,6 @@ func (m method) rankOf(spec peft.Spec, asked []int) []int {
 	}
 	return r
 }
-
-// chained tells whether the chain beside the convolution is cheaper than the kernel's
-// own gradient, on maps of the given size.
-func chained(d *peft.Delta, batch int, size [2]int) bool {
-	s := d.Spec()
-	_, build, base := d.Costs(batch, size[0], size[1])
-	if conv.Fast(s.Shape, s.Geometry) {
-		base /= fastGain
-	}
-	var chain int64
-	h, w := size[0], size[1]
-	for i, st := range d.Stages() {
-		k := conv.Kernel{Shape: st.Shape, Geometry: st.Geometry}
-		if i == 0 && st.AfterBase {
-			k.Geometry.Stride = [2]int{1, 1}
-			h, w = (&conv.Kernel{Shape: s.Shape, Geometry: s.Geometry}).OutputSize(h, w)
-		}
-		h, w = k.OutputSize(h, w)
-		macs := int64(st.Shape[0]*st.Shape[1]*st.Shape[2]*st.Shape[3]) * int64(h*w*batch)
-		groups := max(st.Geometry.Groups, 1)
-		if outs := st.Shape[0] / groups; outs == 1 && groups > 1 {
-			macs *= depthwiseCost
-		} else {
-			macs = macs * int64((outs+panel-1)/panel*panel) / int64(outs)
-		}
-		chain += macs
-	}
-	return 3*chain < base+3*build
-}
-
-// What operations cost relative to those of an ordinary convolution, as they run:
-// Winograd's method takes a quarter of the multiplications, and what it takes to get
-// there; outputs are computed in panels, full or not; depthwise stages wait for memory.
-const (
-	fastGain      = 2
-	panel         = 16
-	depthwiseCost = 3
-)
 
 // Params is the number of trained values, those of the head among them.
 func (n *Network) Params() int {

@@ -39,6 +39,8 @@ type Change[T Float] struct {
 	ratio     []T        // of DoRA, m/n for each output
 	scratch   []T
 	pulled    []T // the gradient on its way to the factors
+
+	conditioner *preconditioner[T] // made when it is needed
 }
 
 // Delta is a change in the precision of networks.

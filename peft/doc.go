@@ -41,6 +41,9 @@
 // ([Change.Stages]) run beside the frozen one. Merged, it costs nothing: the result is
 // a kernel. Base weights are never written to.
 //
+// Many factors make the same ΔW, and a step of gradient descent depends on which;
+// [Change.Precondition] rewrites the factors' gradients so that it does not.
+//
 // Products are computed in the precision of the change; results do not depend on
 // the number of workers.
 package peft

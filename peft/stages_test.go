@@ -6,36 +6,59 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 )
 
-// LoRA on O = C = 64 with 3×3 taps is cheaper as a chain up to r = O·K/(3(K+O)) = 19
-// where the batch is so large that building ΔW costs nothing beside it.
-func TestPlansFollowTheCosts(t *testing.T) {
+// The decisions for the convolutions of ResNet-20 on 32×32 and of ResNet-18 on 224×224
+// images: c for the chain, m for the materialised kernel.
+func TestPlansOfPublishedNetworks(t *testing.T) {
+	layers := []struct{ o, c, k, stride, size int }{
+		{16, 16, 3, 1, 32}, {32, 16, 3, 2, 32}, {32, 32, 3, 1, 16}, {64, 32, 3, 2, 16}, {64, 64, 3, 1, 8},
+
+		{64, 64, 3, 1, 56}, {128, 64, 3, 2, 56}, {128, 64, 1, 2, 56}, {128, 128, 3, 1, 28},
+		{256, 128, 3, 2, 28}, {256, 256, 3, 1, 14}, {512, 256, 3, 2, 14}, {512, 512, 3, 1, 7},
+	}
 	for _, c := range []struct {
-		rank, batch, size int
-		want              Plan
+		spec  Spec
+		batch int
+		want  string
 	}{
-		{19, 64, 32, Chained},
-		{20, 64, 32, Materialised},
-		{19, 1, 32, Chained},
-		{40, 1, 8, Chained}, // few pixels: building ΔW costs more than the map
+		{Spec{Kind: LoRA, Rank: []int{4}}, 128, "mmmcm mccccccc"},
+		{Spec{Kind: LoRA, Rank: []int{16}}, 1, "mmmcc mcmccccc"}, // few pixels: building ΔW costs more than the maps
+		{Spec{Kind: LoRA, Rank: []int{16}}, 128, "mmmcm mcmccccc"},
+		{Spec{Kind: Spatial, Rank: []int{4}}, 128, "mmmcc cccccccc"},
+		{Spec{Kind: CP, Rank: []int{16}}, 128, "mmccc ccmccccc"},
+		{Spec{Kind: Tucker2, Rank: []int{8, 8}}, 128, "mmmcc ccmccccc"},
+		{Spec{Kind: TKDCPD, Rank: []int{8, 8, 16}}, 8, "mmccc ccmccccc"},
+		{Spec{Kind: TKDCPD, Rank: []int{8, 8, 16}}, 128, "mmmcc ccmccccc"},
+		{Spec{Kind: Series}, 128, "ccccc ccmccccc"},
+		{Spec{Kind: Axial, Axes: "h", Match: Copy}, 128, "cmcmc cmmcmcmc"}, // no chain where O ≠ C
+		{Spec{Kind: Axial, Axes: "h"}, 128, "mcmcm mcmmcmcm"},
+		{Spec{Kind: LoHa, Rank: []int{1}}, 128, "mmmmm mmmmmmmm"},
 	} {
-		d, err := New(Spec{Kind: LoRA, Shape: [4]int{64, 64, 3, 3}, Geometry: conv.Geometry{Padding: [2]int{1, 1}}, Rank: []int{c.rank}})
-		if err != nil {
-			t.Fatal(err)
+		got := ""
+		for i, l := range layers {
+			if i == 5 {
+				got += " "
+			}
+			s := c.spec
+			s.Shape, s.Geometry = [4]int{l.o, l.c, l.k, l.k}, conv.Geometry{Stride: [2]int{l.stride, l.stride}, Padding: [2]int{l.k / 2, l.k / 2}}
+			d, err := New(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += string(d.Plan(c.batch, l.size, l.size)[0])
 		}
-		if got := d.Plan(c.batch, c.size, c.size); got != c.want {
-			t.Errorf("rank %d, %d maps of %d×%d: %s", c.rank, c.batch, c.size, c.size, got)
-		}
-		chain, build, base := d.Costs(c.batch, c.size, c.size)
-		p := int64(c.batch * c.size * c.size)
-		if r := int64(c.rank); chain != r*(576+64)*p || build != r*64*576 || base != 64*576*p {
-			t.Errorf("costs %d, %d, %d", chain, build, base)
+		if got != c.want {
+			t.Errorf("%s, %d images: %s, want %s", c.spec.title(), c.batch, got, c.want)
 		}
 	}
-	d, err := New(Spec{Kind: LoHa, Shape: [4]int{8, 8, 3, 3}, Rank: []int{1}})
+}
+
+func TestCostsAreMultiplications(t *testing.T) {
+	d, err := New(Spec{Kind: LoRA, Shape: [4]int{64, 64, 3, 3}, Geometry: conv.Geometry{Padding: [2]int{1, 1}}, Rank: []int{5}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Plan(1, 8, 8) != Materialised {
-		t.Error("a chain of LoHa")
+	chain, build, base := d.Costs(3, 32, 16)
+	if p := int64(3 * 32 * 16); chain != 5*(576+64)*p || build != 5*64*576 || base != 64*576*p {
+		t.Errorf("costs %d, %d, %d", chain, build, base)
 	}
 }

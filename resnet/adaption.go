@@ -22,6 +22,10 @@ type Adaption struct {
 	// Serial what a chain makes of that output: what Delta says, by other means. With
 	// neither the kernel itself is changed in each step.
 	Parallel, Serial *Branch
+	// Precondition, where not nil, is called in each backward pass when the gradients
+	// of Params are complete, and may rewrite them. Whoever reads them sees the result:
+	// a bound on their norm is then one on the step, which is made of nothing else.
+	Precondition func()
 }
 
 // ErrNotMergeable is wrapped by the error of a network with a change that no kernel
@@ -165,6 +169,9 @@ func (t *adapted) store(stack *conv.Stack) error {
 			}
 			b.Store(i, g)
 		}
+	}
+	if t.Precondition != nil {
+		t.Precondition()
 	}
 	return nil
 }

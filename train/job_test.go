@@ -278,7 +278,7 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 		t.Errorf("another decay gave %v", err)
 	}
 	what := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe, What: "lora"}
-	if _, err := what.Run(t.Context()); !errors.Is(err, ErrOtherJob) {
+	if _, err := what.Run(t.Context()); !errors.Is(err, ErrOtherJob) || !strings.Contains(err.Error(), "lora") {
 		t.Errorf("another thing to train gave %v", err)
 	}
 	if err := run(stripes{n: 31, classes: 6}, recipe); !errors.Is(err, ErrOtherJob) {

@@ -59,7 +59,7 @@ type Recipe struct {
 	// (Zhang et al. 2018); the shares are from Beta(Mixup, Mixup), one for a batch.
 	Mixup float64 `json:"mixup,omitempty"`
 	// Clip, where above 0, is the greatest norm of the gradient of all parameters
-	// together.
+	// together, as the learner gives it: preconditioned, where it is.
 	Clip float64 `json:"clip,omitempty"`
 	// EMA, where above 0, is the decay, per step, of an average of the weights and
 	// statistics, which is then what is validated and what comes out. Early on it is

@@ -124,6 +124,7 @@ methods.`,
 	fl.BoolVar(&f.opt.Learned, "learn-scale", false, "train the scale")
 	fl.BoolVar(&f.opt.DoRA, "dora", false, "train the norms of the output channels apart")
 	fl.Float64Var(&f.opt.Gain, "gain", 0, "how large the first step is; 0 means LoRA's 0.58")
+	fl.Float64Var(&f.opt.Precondition, "precondition", 0, "precondition the factors' gradients with this damping, for instance 0.01; 0 for none")
 	fl.StringVar(&f.norms, "norms", "", "batch norms: frozen-eval, stats-only, affine or affine+stats; by the method where left out")
 	fl.StringArrayVar(&f.opt.Layers, "layers", nil, "change only convolutions whose name matches this pattern (repeatable)")
 	fl.IntVar(&f.Epochs, "epochs", 10, "epochs to train")
