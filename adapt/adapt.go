@@ -40,9 +40,8 @@ type Options struct {
 	// Gain is how large the first step is; see peft.Change.Init. 0 means 1/√3.
 	Gain float64
 	// Precondition, where above 0, rewrites the gradients of the factors before the
-	// optimiser has them, and is the damping; see peft.Change.Precondition. With plain
-	// gradient descent the rate is then that of the kernels themselves. Methods that
-	// change no kernel have nothing to precondition; to those that are linear in all
+	// optimiser has them, and is the damping; see peft.Change.Precondition. Lower rates
+	// suit it than plain gradient descent. Methods that change no kernel have nothing to precondition; to those that are linear in all
 	// factors together it makes no difference.
 	Precondition float64
 	// Norms is the policy of the batch norms; "" means the method's own.
