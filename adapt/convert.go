@@ -316,11 +316,15 @@ func rescaled(d *peft.Delta, alpha float64) (*peft.Delta, error) {
 
 // WritePEFT writes an adapter as a directory of Hugging Face's PEFT, and returns the
 // number of its tensors. A new directory appears with both its files or not at all; in
-// one that is there each file is replaced.
+// one that is there each file is replaced. Modules of which the adapter has some tensors
+// are completed with the base's, where there is a base: PEFT saves them whole.
 func WritePEFT(ctx context.Context, dir string, a *peft.Adapter, o ConvertOptions) (tensors int, rows []Conversion, err error) {
 	var ready *peft.Adapter
 	var config []byte
 	var sd *model.StateDict
+	if o.Base != nil {
+		a = peft.Whole(a, o.Base)
+	}
 	f := format{Exact: []peft.Kind{peft.LoRA}, Fit: peft.LoRA}
 	f.Encode = func(a *peft.Adapter) (err error) {
 		ready = a

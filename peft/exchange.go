@@ -118,6 +118,13 @@ func (s *Site) unpublish(tensors map[string]*model.Tensor, scale func(rank int) 
 	}
 	spec := Spec{Shape: s.Shape, Geometry: s.Geometry, DoRA: has(pubMagnitude)}
 	rank := 0
+	if has("lokr_w2") { // the rank is that of the first factor, if any
+		rank = dim("lokr_w1_b", 0)
+		var err error
+		if tensors, err = wholeFirst(tensors); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
 	rename := map[string]string{pubMagnitude: "magnitude"}
 	switch {
 	case has(pubUp) && has(pubMid):
@@ -140,8 +147,6 @@ func (s *Site) unpublish(tensors map[string]*model.Tensor, scale func(rank int) 
 		}
 		if has("lokr_w2_b") {
 			rank = dim("lokr_w2_b", 0)
-		}
-		if rank > 0 {
 			spec.Rank = []int{rank}
 		}
 	case has(pubDiff):

@@ -247,9 +247,10 @@ func TestWhatPEFTCannotHold(t *testing.T) {
 		"series":   {{Kind: Series, Shape: shape}},
 		"mixed":    {{Kind: LoRA, Shape: shape, Rank: []int{1}, DoRA: true}, {Kind: LoRA, Shape: shape, Rank: []int{1}}},
 		"split":    {{Kind: LoKr, Shape: shape, Split: [2]int{4, 3}}},
-		"rank":     {{Kind: LoKr, Shape: shape, Rank: []int{5}}},
+		"core":     {{Kind: LoHa, Shape: [4]int{8, 6, 1, 1}, Rank: []int{2}, Mid: true}},
+		"factors":  {{Kind: LoKr, Shape: shape, Rank: []int{1}}, {Kind: LoKr, Shape: shape, Rank: []int{1}, Split: [2]int{1, 1}}},
 		"mid":      {{Kind: LoHa, Shape: shape, Rank: []int{2}, Mid: true}, {Kind: LoHa, Shape: shape, Rank: []int{2}}},
-		"both":     {{Kind: LoKr, Shape: shape, Rank: []int{1}, Both: true}},
+		"both":     {{Kind: LoKr, Shape: [4]int{36, 36, 3, 3}, Rank: []int{1}, Both: true}, {Kind: LoKr, Shape: [4]int{36, 36, 3, 3}, Rank: []int{1}}},
 		"dora":     {{Kind: LoHa, Shape: shape, Rank: []int{1}, DoRA: true}},
 		"parallel": {{Kind: Parallel, Shape: shape}},
 	} {

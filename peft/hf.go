@@ -50,6 +50,9 @@ func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
 	return a, nil
 }
 
+// baseLayer stands in the names of a changed layer's own tensors before the last part.
+const baseLayer = ".base_layer."
+
 // peftNames are PEFT's names of published tensors, behind the module's.
 var peftNames = map[string]string{
 	"lora_A.weight": pubDown, "lora_B.weight": pubUp, "lora_magnitude_vector": pubMagnitude,
@@ -90,7 +93,7 @@ func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, err
 		t, _ := sd.Get(full)
 		module, param := splitPEFT(name)
 		if param == "" {
-			a.Extra.Set(name, t)
+			a.Extra.Set(strings.Replace(name, baseLayer, ".", 1), t)
 			continue
 		}
 		if _, ok := at[module]; !ok {
@@ -174,10 +177,13 @@ func policyOf(extra *model.StateDict) NormPolicy {
 // where that is exact (see Convert), of a rank that follows. A learned λ is saved as
 // its value. base names the base model for PEFT's own loader; it may be empty.
 //
+// PEFT saves modules whole: of a batch norm Extra must have all tensors (see Whole). The
+// factors of a LoKr of too high a rank are multiplied out, as PEFT has them.
+//
 // What PEFT cannot hold is an error that wraps ErrLossy: LoRA of kernels in groups,
 // learned norms for some modules only, a LoKr whose factors PEFT would lay out
-// otherwise, an α that is not λ's to the bit, and the adapter's name and policy are
-// not kept.
+// otherwise, a part of a batch norm, an α that is not λ's to the bit, and the adapter's
+// name and policy are not kept.
 func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 	if err := a.exchangeable(); err != nil {
 		return nil, nil, err
@@ -188,6 +194,9 @@ func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 	}
 	kindsOf := map[Kind]bool{}
 	for _, m := range a.Modules {
+		if m.spec.Anchored { // becomes LoRA
+			kindsOf[LoRA] = true
+		}
 		kindsOf[m.spec.Kind] = true
 	}
 	allowed := LoRA
@@ -202,7 +211,12 @@ func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 		toPEFT[v] = k
 	}
 	var targets []string
-	for i, m := range a.Modules {
+	modules := slices.Clone(a.Modules)
+	for i, m := range modules {
+		modules[i].Delta = m.laidOut()
+	}
+	c.choices(modules)
+	for i, m := range modules {
 		d, tensors, err := m.publish(allowed)
 		if err != nil {
 			return nil, nil, err
@@ -246,12 +260,8 @@ func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 	if c.Target, err = json.Marshal(strings.Join(targets, "|")); err != nil {
 		return nil, nil, err
 	}
-	for _, name := range a.extras().Names() {
-		t, _ := a.Extra.Get(name)
-		sd.Set(peftPrefix+name, t)
-		if m, _ := splitName(name); !slices.Contains(c.Modules, m) {
-			c.Modules = append(c.Modules, m)
-		}
+	if err := c.saveModules(a, sd); err != nil {
+		return nil, nil, err
 	}
 	text, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {

@@ -158,20 +158,27 @@ func (c *hfConfig) scale(module string, rank int) (float64, error) {
 	return AlphaOverRank(alpha, int(r), c.Stabilised), nil
 }
 
+// choices sets the fields of LoHa and LoKr that all modules share.
+func (c *hfConfig) choices(modules []Module) {
+	if c.Type == "LORA" {
+		return
+	}
+	for _, m := range modules {
+		c.Effective = c.Effective || m.spec.Mid
+		c.Both = c.Both || m.spec.Both
+	}
+	if c.Type == "LOKR" {
+		c.Factor = commonFactor(modules)
+	}
+}
+
 // first sets the fields that all modules share from the first.
 func (c *hfConfig) first(d *Delta, rank int, al float64) {
-	c.R, c.DoRA, c.Effective, c.Both = rank, d.spec.DoRA, d.spec.Mid, d.spec.Both
+	c.R, c.DoRA = rank, d.spec.DoRA
 	if c.Type == "LORA" {
 		c.LoRAAlpha = &al
 	} else {
 		c.Alpha = &al
-	}
-	if c.Type == "LOKR" {
-		c.Factor = -1
-		s := Spec{Shape: d.spec.Shape}
-		if split := d.spec.split(); split != s.split() {
-			c.Factor = split[0]
-		}
 	}
 }
 
@@ -194,24 +201,19 @@ func (c *hfConfig) fits(d *Delta) error {
 	if s.DoRA {
 		return fmt.Errorf("%w: PEFT has no learned norms of %s", ErrLossy, s.Kind)
 	}
-	if s.Shape[2]*s.Shape[3] > 1 && s.Mid != c.Effective || s.Both != c.Both {
-		return fmt.Errorf("%w: a core of taps, or ranks for both factors, here and not in other modules", ErrLossy)
+	core := s.Kind == LoHa // where PEFT has a core of taps
+	if s.Kind == LoKr {
+		if peftSplit(s.Shape, c.Factor) != s.split() {
+			return fmt.Errorf("%w: a first factor of %v of a kernel of %v, which no decompose_factor gives in all modules", ErrLossy, s.split(), s.Shape)
+		}
+		one, two := s.low(d.peftRank(), c.Both)
+		if one != s.Both || two != (len(s.Rank) > 0) {
+			return fmt.Errorf("%w: PEFT has factors of rank %d of %v and %d only where that is below half of their larger side, and then in all modules", ErrLossy, d.peftRank(), s.split(), s.seconds())
+		}
+		core = two
 	}
-	if s.Kind != LoKr {
-		return nil
-	}
-	split := s.split()
-	balanced := Spec{Shape: s.Shape}
-	if c.Factor < 0 && split != balanced.split() || c.Factor > 0 && (split[0] != c.Factor || split[1] != c.Factor) {
-		return fmt.Errorf("%w: a first factor of %v, which no decompose_factor gives in all modules", ErrLossy, split)
-	}
-	rank := d.peftRank()
-	two := max(s.Shape[0]/split[0], s.Shape[1]/split[1])
-	if low := 2*rank < two; low != (len(s.Rank) > 0) {
-		return fmt.Errorf("%w: PEFT has a second factor of rank %d where that is below half of %d, and a whole one otherwise", ErrLossy, rank, two)
-	}
-	if s.Both && 2*rank >= max(split[0], split[1]) {
-		return fmt.Errorf("%w: PEFT has a first factor of rank %d only where that is below half of %d", ErrLossy, rank, max(split[0], split[1]))
+	if core = core && s.Shape[2]*s.Shape[3] > 1 && c.Effective; s.Mid != core {
+		return fmt.Errorf("%w: a core of taps that PEFT would not have, or none where it would", ErrLossy)
 	}
 	return nil
 }

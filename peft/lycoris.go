@@ -2,6 +2,7 @@ package peft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/lowrank-go/lowrank/model"
@@ -26,8 +27,10 @@ func flatName(prefix, module string) string {
 // DecodeLyCORIS reads the tensors of a LyCORIS or kohya file, for a base with the given
 // sites: LoCon (LoRA) with and without a mid (Tucker2), LoHa, LoKr, full changes, and
 // DoRA's norms of outputs. λ is α/rank, and 1 where there is no α or it is 0, and for a
-// LoKr whose factors are both whole. prefix is what the names begin with, LyCORISPrefix if empty.
-// Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups.
+// LoKr whose factors are both whole. Changes of biases are taken where they are zero.
+// prefix is what the names begin with, LyCORISPrefix if empty.
+// Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups and a
+// change of a bias.
 func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, error) {
 	if prefix == "" {
 		prefix = LyCORISPrefix
@@ -63,6 +66,14 @@ func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, 
 				return nil, fmt.Errorf("%w: %q has shape %v, want one number", ErrFile, full, t.Shape)
 			}
 			alphas[module] = v[0]
+			continue
+		}
+		if param == "diff_b" {
+			// LyCORIS writes one for each layer that has a bias, trained or not.
+			v, err := t.Float64s()
+			if err != nil || slices.ContainsFunc(v, func(x float64) bool { return x != 0 }) {
+				return nil, fmt.Errorf("%w: %q changes a bias, whose values are the base's and not in the file", ErrLossy, full)
+			}
 			continue
 		}
 		if p, ok := lycorisNames[param]; ok {
@@ -112,8 +123,19 @@ func EncodeLyCORIS(a *Adapter, prefix string) (*model.StateDict, error) {
 	sd := model.NewStateDict()
 	for _, m := range a.Modules {
 		allowed := []Kind{LoRA, LoHa, LoKr, Full}
-		if s := m.spec; s.Kind == Tucker2 && s.Rank[0] == s.Rank[1] {
+		s := m.spec
+		core := s.Shape[2]*s.Shape[3] > 1 // LyCORIS has no core of one tap
+		if s.Kind == Tucker2 && s.Rank[0] == s.Rank[1] && core {
 			allowed = append(allowed, Tucker2)
+		}
+		if s.Mid && !core && !s.Anchored {
+			return nil, fmt.Errorf("%w: %s: a core of taps of a kernel of %v, which LyCORIS does not have", ErrLossy, m.Name, s.Shape)
+		}
+		if s.Kind == LoKr && !s.Anchored {
+			if err := s.lycorisFits(); err != nil {
+				return nil, fmt.Errorf("%s: %w", m.Name, err)
+			}
+			m.Delta = m.laidOut()
 		}
 		d, tensors, err := m.publish(allowed...)
 		if err != nil {
