@@ -41,8 +41,9 @@ type Options struct {
 	Gain float64
 	// Precondition, where above 0, rewrites the gradients of the factors before the
 	// optimiser has them, and is the damping; see peft.Change.Precondition. Lower rates
-	// suit it than plain gradient descent. Methods that change no kernel have nothing to precondition; to those that are linear in all
-	// factors together it makes no difference.
+	// suit it than plain gradient descent. Methods that change no kernel have nothing to
+	// precondition; to those that are linear in all factors together it makes no
+	// difference.
 	Precondition float64
 	// Norms is the policy of the batch norms; "" means the method's own.
 	Norms peft.NormPolicy
