@@ -238,10 +238,10 @@ func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 			return nil, nil, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		if rank != c.R {
-			c.RankPattern = append(c.RankPattern, pattern{exact(m.Name), float64(rank)})
+			c.RankPattern = append(c.RankPattern, pattern{exact(m.Name, modules), float64(rank)})
 		}
 		if al != c.alphaValue() {
-			c.AlphaPattern = append(c.AlphaPattern, pattern{exact(m.Name), al})
+			c.AlphaPattern = append(c.AlphaPattern, pattern{exact(m.Name, modules), al})
 		}
 		targets = append(targets, regexp.QuoteMeta(m.Name))
 		for _, t := range tensors {

@@ -110,9 +110,18 @@ func (o ordered) of(module string, otherwise float64) (float64, error) {
 	return otherwise, nil
 }
 
-// exact is the pattern that matches one module alone: a bare name would match every
-// module whose name ends with it.
-func exact(module string) string { return "^" + regexp.QuoteMeta(module) }
+// exact is a pattern that matches one of the modules alone: its name, which PEFT until
+// 0.14 looked up where no pattern matched, or, where that would match another module
+// whose name ends with it, what later versions take only at the beginning.
+func exact(module string, modules []Module) string {
+	plain := ordered{{module, 1}}
+	for _, m := range modules {
+		if v, err := plain.of(m.Name, 0); err != nil || v != 0 && m.Name != module {
+			return "^" + regexp.QuoteMeta(module)
+		}
+	}
+	return module
+}
 
 // MatchTarget reports whether PEFT's target_modules, given as JSON, name a module: a
 // list has names, or what follows a dot in them; a string is a regular expression for

@@ -169,7 +169,7 @@ func runPackages(t *testing.T, dir, sources string) *packagesReport {
 		python = "python3"
 	}
 	cmd := exec.Command(python, filepath.Join(packagesDir, "check.py"), dir)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+sources, "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+sources, "PYTHONDONTWRITEBYTECODE=1", "OMP_NUM_THREADS=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -20,6 +20,28 @@ func isNorm(module string, has func(param string) bool) bool {
 	return has("running_mean") || has("running_var") || strings.HasPrefix(last, "bn") || strings.HasPrefix(last, "norm")
 }
 
+// missingOfNorms is the name of a tensor that Extra lacks of a batch norm of which it has
+// others, "" where there is none.
+func (a *Adapter) missingOfNorms() string {
+	for _, name := range a.extras().Names() {
+		m, _ := splitName(name)
+		has := func(param string) bool { _, ok := a.Extra.Get(m + "." + param); return ok }
+		if !isNorm(m, has) {
+			continue
+		}
+		for _, param := range normTensors {
+			if !has(param) {
+				return m + "." + param
+			}
+		}
+	}
+	return ""
+}
+
+// PartsOfNorms reports an adapter that has some tensors of a batch norm and not all, so
+// that PEFT's format needs the base's (see Whole).
+func PartsOfNorms(a *Adapter) bool { return a.missingOfNorms() != "" }
+
 // Whole is the adapter whose Extra has all tensors of a module where it has one, the
 // others being the base's: PEFT saves and loads modules whole. Modules whose kernels are
 // changed have their biases alone.
@@ -71,17 +93,13 @@ func (c *hfConfig) saveModules(a *Adapter, sd *model.StateDict) error {
 		}
 		sd.Set(peftPrefix+name, t)
 	}
+	if name := a.missingOfNorms(); name != "" {
+		return fmt.Errorf("%w: PEFT saves batch norms whole, and there is no %q, which is the base network's (see Whole)", ErrLossy, name)
+	}
 	for _, m := range c.Modules {
-		has := func(param string) bool { _, ok := sd.Get(peftPrefix + m + "." + param); return ok }
-		if !isNorm(m, has) {
-			continue
-		}
-		for _, param := range normTensors {
-			if !has(param) {
-				return fmt.Errorf("%w: PEFT saves whole modules, and of %s there is no %s: it is the base's (Whole)", ErrLossy, m, param)
-			}
-		}
-		if !has(batches) {
+		_, stats := sd.Get(peftPrefix + m + ".running_mean")
+		_, counted := sd.Get(peftPrefix + m + "." + batches)
+		if stats && !counted {
 			sd.Set(peftPrefix+m+"."+batches, &model.Tensor{Data: []int64{0}})
 		}
 	}

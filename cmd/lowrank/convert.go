@@ -199,7 +199,7 @@ func (f *convertFlags) adapter(cmd *cobra.Command, path, task string, r *convert
 		}
 		file.Adapters = []*peft.Adapter{a}
 	}
-	if t == nil && slices.ContainsFunc(file.Adapters, adapt.NeedsBase) {
+	if t == nil && (slices.ContainsFunc(file.Adapters, adapt.NeedsBase) || r.To == formatPEFT && slices.ContainsFunc(file.Adapters, peft.PartsOfNorms)) {
 		if t, err = f.baseOf(file, path); err != nil {
 			return err
 		}

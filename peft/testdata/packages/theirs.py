@@ -1,6 +1,7 @@
 """Adapters that the packages make and save, of random values."""
 
 import os
+import shutil
 
 import torch
 import torch.nn as nn
@@ -48,6 +49,9 @@ def make_peft(base, root):
         path = os.path.join(root, "peft-" + case)
         model.create_or_update_model_card = lambda directory: None  # of text, by a template
         model.save_pretrained(path, safe_serialization=case != "lora-head")
+        if case == "lora-bias" and not any(k.endswith(".bias") for k in peft.load_peft_weights(path)):
+            shutil.rmtree(path)  # before 0.20 PEFT did not save these
+            continue
         if name != "default":
             path = os.path.join(path, name)
         yield "peft-" + case + ("/" + name if name != "default" else ""), net, model, lambda: model.merge_and_unload()
