@@ -38,7 +38,7 @@ def replaced(net):
     out = {}
     for name, m in net.named_modules():
         inner = getattr(m, "modules_to_save", None)
-        m = inner[next(iter(inner))] if inner else m
+        m = inner[next(iter(inner))] if isinstance(inner, torch.nn.ModuleDict) else m
         if name == "bn1":
             out.update({f"bn1.{k}": v for k, v in m.state_dict().items() if "tracked" not in k})
         if name == "fc":

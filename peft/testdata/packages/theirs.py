@@ -50,7 +50,7 @@ def make_peft(base, root):
         model.create_or_update_model_card = lambda directory: None  # of text, by a template
         model.save_pretrained(path, safe_serialization=case != "lora-head")
         if case == "lora-bias" and not any(k.endswith(".bias") for k in peft.load_peft_weights(path)):
-            shutil.rmtree(path)  # before 0.20 PEFT did not save these
+            shutil.rmtree(path)  # up to 0.20.0 PEFT does not save these
             continue
         if name != "default":
             path = os.path.join(path, name)
