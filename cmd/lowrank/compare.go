@@ -364,7 +364,8 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 }
 
 // rate is the learning rate of a model's method: the one that did best on held-out
-// images, the lower of equals, or where there was no choice that of its last run.
+// images, the higher of equals, which is less likely to want more steps on another task;
+// or where there was no choice that of its last run.
 func (all outcomes) rate(model, method string) (rate float64, known bool) {
 	sums := map[float64][]float64{}
 	for _, o := range all {
@@ -379,7 +380,7 @@ func (all outcomes) rate(model, method string) (rate float64, known bool) {
 	}
 	best := -1.
 	for _, r := range slices.Sorted(maps.Keys(sums)) {
-		if a := average(sums[r]); a > best {
+		if a := average(sums[r]); a >= best {
 			best, rate, known = a, r, true
 		}
 	}
