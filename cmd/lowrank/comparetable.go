@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -37,8 +36,8 @@ type outcome struct {
 	Params   int     `json:"params"`      // trained, beside the head
 	Base     int     `json:"base"`        // of the network, beside the head
 	Accuracy float64 `json:"accuracy"`    // or mean IoU
-	CPU      float64 `json:"cpu_seconds"` // an epoch
-	Memory   float64 `json:"memory_mib"`  // the process's peak; 0 where the system does not tell
+	CPU      float64 `json:"cpu_seconds"` // an epoch; 0 where it was not measured
+	Memory   float64 `json:"memory_mib"`  // the process's peak; 0 likewise
 }
 
 // same tells whether o and p are one run.
@@ -181,8 +180,12 @@ func newRow(method string, tasks []string, runs, full map[string]outcomes, all o
 		reference = append(reference, average(f.column(func(o *outcome) float64 { return o.Accuracy })))
 		// Beside the reference with the same seed, which ran at about the same time.
 		for _, o := range r {
-			if i := slices.IndexFunc(f, func(p outcome) bool { return p.Seed == o.Seed }); i >= 0 {
-				cpu, memory = append(cpu, o.CPU/f[i].CPU), append(memory, o.Memory/f[i].Memory)
+			i := slices.IndexFunc(f, func(p outcome) bool { return p.Seed == o.Seed })
+			if i >= 0 && o.CPU > 0 && f[i].CPU > 0 {
+				cpu = append(cpu, o.CPU/f[i].CPU)
+			}
+			if i >= 0 && o.Memory > 0 && f[i].Memory > 0 {
+				memory = append(memory, o.Memory/f[i].Memory)
 			}
 		}
 	}
@@ -209,17 +212,12 @@ func (all outcomes) column(of func(o *outcome) float64) []float64 {
 
 func average(v []float64) float64 { return stat.Mean(v, nil) }
 
-// geometric is nil where something was not measured.
+// geometric is the geometric mean, nil of nothing.
 func geometric(v []float64) *float64 {
-	var logs float64
-	for _, x := range v {
-		logs += math.Log(x)
-	}
-	m := math.Exp(logs / float64(len(v)))
-	if len(v) == 0 || math.IsNaN(m) || math.IsInf(m, 0) || m == 0 {
+	if len(v) == 0 {
 		return nil
 	}
-	return &m
+	return new(stat.GeometricMean(v, nil))
 }
 
 // print prints the table in Markdown, with aligned columns.
