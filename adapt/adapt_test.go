@@ -43,6 +43,13 @@ func step(t testing.TB, n *Network, rate float32) float64 {
 	}
 	g := make([]float32, len(y))
 	loss := nn.CrossEntropy(g, y, labels, n.Learner.Classes(), 0, 2)
+	descend(t, n, g, rate)
+	return loss
+}
+
+// descend is one step along the gradient of the outputs.
+func descend(t testing.TB, n *Network, g []float32, rate float32) {
+	t.Helper()
 	if err := n.Learner.Backward(t.Context(), g, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +59,6 @@ func step(t testing.TB, n *Network, rate float32) float64 {
 		}
 	}
 	n.Learner.Updated()
-	return loss
 }
 
 func logits(t testing.TB, n *resnet.Net) []float32 {

@@ -29,15 +29,7 @@ func pixelStep(t *testing.T, n *Network, rate float32) float64 {
 	}
 	g := make([]float32, len(y))
 	loss, _ := nn.PixelCrossEntropy(g, y, masks, 255, n.Options.Classes, 0, 2)
-	if err := n.Learner.Backward(t.Context(), g, 2); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range n.Learner.Params() {
-		for i, v := range p.Grad {
-			p.Value[i] -= rate * v
-		}
-	}
-	n.Learner.Updated()
+	descend(t, n, g, rate)
 	return loss
 }
 
