@@ -56,10 +56,13 @@ type Learner struct {
 	lastH, lastW int         // of the last block's
 }
 
-// spareMaps are used within a unit's backward pass.
+// spareMaps are used within a unit's forward and backward passes.
 type spareMaps struct {
 	stages [2]*conv.Map
 	serial *conv.Map // the gradient behind which a serial branch was
+	module *conv.Map // what a module adds, where nothing keeps it
+	// modules are the gradients within a unit's modules, two for each.
+	modules [][2]*conv.Map
 }
 
 // learning is a unit in training, or a step of a module, which may lack the convolution.

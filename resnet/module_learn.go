@@ -15,10 +15,8 @@ type learningModule struct {
 	relu   []bool
 	lowest int       // the first step that learns; how many there are if none does
 	out    *conv.Map // of serial modules and those after the unit
-	// grads are the gradient within the module and a spare, dx the gradient of its
-	// input after backward: one of them.
-	grads [2]*conv.Map
-	dx    *conv.Map
+	index  int       // among the unit's
+	dx     *conv.Map // the gradient of its input after backward, until the next unit's
 }
 
 // learningModules are a unit's, by their places.
@@ -45,8 +43,11 @@ func (m *learningModules) add(place Place, b *learningModule) {
 func (l *Learner) modules(u *Unit, opt LearnerOptions) (steps []*learning, places learningModules, learns bool, err error) {
 	opt.Adapt = nil
 	opt.FixedNorms = opt.FixedNorms && !opt.ModuleNorms
-	for _, m := range u.Modules {
-		b := &learningModule{name: m.Steps[0].Name, scale: uniform(u.Chain.Out(), m.Scale), lowest: len(m.Steps)}
+	for n, m := range u.Modules {
+		if n == len(l.spare.modules) {
+			l.spare.modules = append(l.spare.modules, [2]*conv.Map{})
+		}
+		b := &learningModule{index: n, name: m.Steps[0].Name, scale: uniform(u.Chain.Out(), m.Scale), lowest: len(m.Steps)}
 		for i, s := range m.Steps {
 			t, err := l.learning(s.Unit, u.Name, opt)
 			if err != nil {
@@ -57,6 +58,9 @@ func (l *Learner) modules(u *Unit, opt LearnerOptions) (steps []*learning, place
 				b.lowest = min(b.lowest, i)
 			}
 			b.steps, b.relu = append(b.steps, t), append(b.relu, s.ReLU)
+		}
+		if last := len(b.steps) - 1; b.steps[last].norm == nil && !b.relu[last] {
+			b.steps[last].y = &l.spare.module
 		}
 		steps = append(steps, b.steps...)
 		places.add(m.Place, b)
@@ -104,7 +108,7 @@ func (b *learningModule) backward(dy *conv.Map, input bool, m *spareMaps, worker
 	if lowest == len(b.steps) {
 		return nil
 	}
-	g := &b.grads
+	g := &m.modules[b.index]
 	g[0] = nn.Scale(g[0], dy, nil, b.scale, false, workers)
 	for i := len(b.steps) - 1; i >= lowest; i-- {
 		if err := b.steps[i].backward(&g[1], &g[0], &g[0], b.relu[i], input || i > lowest, nil, m, workers); err != nil {
