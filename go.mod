@@ -43,5 +43,5 @@ require (
 	// Raised on purpose: gorgonia.org/tensor asks for a version of
 	// assume-no-moving-gc that panics at start-up on today's Go.
 	go4.org/unsafe/assume-no-moving-gc v0.0.0-20231121144256-b99613f794b6 // indirect
-	google.golang.org/protobuf v1.36.12 // indirect
+	google.golang.org/protobuf v1.36.12
 )

@@ -1,6 +1,6 @@
 // Package model reads and writes the files that trained networks and tensors
-// lie in: PyTorch checkpoints (read), safetensors, .npy and .npz (read and
-// written). [ReadFile] recognises a file by its content and gives a [StateDict],
+// lie in: PyTorch checkpoints and the weights of ONNX models (read), safetensors, .npy
+// and .npz (read and written). [ReadFile] recognises a file by its content and gives a [StateDict],
 // an ordered list of named [Tensor]s with string metadata.
 //
 // # PyTorch checkpoints

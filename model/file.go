@@ -13,7 +13,7 @@ import (
 )
 
 // ReadFile reads any file that this package knows, recognised by its content: a
-// safetensors file, a PyTorch checkpoint (zip or legacy stream), a .npz archive,
+// safetensors file, a PyTorch checkpoint (zip or legacy stream), an ONNX model, a .npz archive,
 // a .npy file (one tensor, called as the file without its ending), or a
 // directory of .npy files. Errors name the file.
 func ReadFile(path string) (*StateDict, error) {
@@ -81,8 +81,10 @@ func Read(r io.ReaderAt, size int64, name string) (*StateDict, error) {
 		return ReadSafetensors(r, size)
 	case head[0] == 0x80 || head[0] == '(' || head[0] == '}' || head[0] == 'c':
 		return ReadTorch(r, size)
+	case isONNX(head):
+		return ReadONNX(r, size)
 	}
-	return nil, fmt.Errorf("%w: it begins with %q; want safetensors, a PyTorch checkpoint, .npy or .npz", ErrFormat, head)
+	return nil, fmt.Errorf("%w: it begins with %q; want safetensors, a PyTorch checkpoint, an ONNX model, .npy or .npz", ErrFormat, head)
 }
 
 // isNPZ tells an archive of arrays from a PyTorch archive.
