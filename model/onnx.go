@@ -183,14 +183,15 @@ func onnxModule(node, op string) string {
 	if len(parts) < 3 || parts[0] != "" || parts[len(parts)-1] != op {
 		return ""
 	}
-	module := ""
-	for _, p := range parts[1 : len(parts)-1] {
-		if module != "" && !strings.HasPrefix(p, module+".") {
-			p = module + "." + p
+	// A part within a list is called by the list too: downsample, downsample.0.
+	within, last := "", parts[1]
+	for _, p := range parts[2 : len(parts)-1] {
+		if !strings.HasPrefix(p, last+".") {
+			within += last + "."
 		}
-		module = p
+		last = p
 	}
-	return module
+	return within + last
 }
 
 // renamed is sd with other names, where those are free and have one use.

@@ -103,19 +103,20 @@ func TestNumbersForNamesBecomeThoseOfTheNode(t *testing.T) {
 	value := bytesField(9, make([]byte, 4))
 	file := onnxFile(
 		node("/layer1/layer1.0/conv1/Conv", "Conv", "x", "onnx::Conv_1", "onnx::Conv_2"),
+		node("/layer2/layer2.0/downsample/downsample.0/Conv", "Conv", "x", "onnx::Conv_8"),
 		node("/fc/Gemm", "Gemm", "x", "fc.weight", "onnx::Gemm_3"),
 		node("/other/Relu", "Relu", "x", "onnx::Relu_4"),
 		node("/a/a.0/Conv", "Conv", "x", "onnx::Conv_5"), node("/a/a.0/Conv", "Conv", "x", "onnx::Conv_6"), // one name for two
 		node("Conv_7", "Conv", "x", "onnx::Conv_7"), // of an exporter without modules
 		initializer("onnx::Conv_1", 1, dims(1, 1, 1, 1), value), initializer("onnx::Conv_2", 1, dims(1), value),
 		initializer("fc.weight", 1, dims(1, 1), value), initializer("onnx::Gemm_3", 1, dims(1), value), initializer("onnx::Relu_4", 1, dims(1), value),
-		initializer("onnx::Conv_5", 1, dims(1), value), initializer("onnx::Conv_6", 1, dims(1), value), initializer("onnx::Conv_7", 1, dims(1), value),
+		initializer("onnx::Conv_5", 1, dims(1), value), initializer("onnx::Conv_6", 1, dims(1), value), initializer("onnx::Conv_7", 1, dims(1), value), initializer("onnx::Conv_8", 1, dims(1), value),
 	)
 	sd, err := ReadONNX(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"layer1.0.conv1.weight", "layer1.0.conv1.bias", "fc.weight", "fc.bias", "onnx::Relu_4", "onnx::Conv_5", "onnx::Conv_6", "onnx::Conv_7"}
+	want := []string{"layer1.0.conv1.weight", "layer1.0.conv1.bias", "fc.weight", "fc.bias", "onnx::Relu_4", "onnx::Conv_5", "onnx::Conv_6", "onnx::Conv_7", "layer2.0.downsample.0.weight"}
 	if !slices.Equal(sd.Names(), want) {
 		t.Errorf("names %q, want %q", sd.Names(), want)
 	}

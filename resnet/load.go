@@ -53,7 +53,9 @@ var published = []publishedNet{
 var prefixes = []string{"module.", "_orig_mod.", "model.", "net.", "backbone."}
 
 // Load makes a network of a state dict: one that Net.StateDict wrote, or a
-// PyTorch checkpoint, whose names are stripped of prefixes such as "module.".
+// PyTorch checkpoint, whose names are stripped of prefixes such as "module.". Where
+// convolutions have biases and no batch norms, as in exports that folded those, the norms
+// are ones that add the biases.
 // Every tensor must be accounted for. An error wraps ErrUnknown where the
 // tensors are not those of a known network and conv.ErrShape where one has the
 // wrong shape; it names the tensor.
@@ -153,7 +155,8 @@ func list(names []string) string {
 func recognise(names map[string]bool) (Config, error) {
 	var c Config
 	for _, need := range []string{"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"} {
-		if !names[need] {
+		folded := need == "bn1.weight" && names["conv1.bias"]
+		if !names[need] && !folded {
 			some := make([]string, 0, len(names))
 			for n := range names {
 				some = append(some, n)
@@ -376,10 +379,23 @@ func (l *loader) unit(name, norm string, taps, in, out int, g conv.Geometry) (*U
 	if norm == "" {
 		return u, nil
 	}
-	if u.Norm, err = l.norm(norm, shape[0]); err != nil {
+	if _, ok := l.sd.Get(l.full(norm + ".weight")); !ok && u.Chain.Kind == conv.Dense && u.Chain.Stages[0].Bias != nil {
+		u.Norm = unfolded(u.Chain.Stages[0], norm)
+	} else if u.Norm, err = l.norm(norm, shape[0]); err != nil {
 		return nil, err
 	}
 	return u, l.addModules(u)
+}
+
+// unfolded is the norm of a convolution that its exporter folded one into: it adds the
+// bias, which it takes from the kernel, and does nothing else.
+func unfolded(k *conv.Kernel, name string) *Norm {
+	n := &Norm{Name: name, Eps: 1e-5, Bias: k.Bias, Mean: make([]float32, len(k.Bias))}
+	for range k.Bias {
+		n.Weight, n.Var = append(n.Weight, 1), append(n.Var, float32(1-n.Eps))
+	}
+	k.Bias = nil
+	return n
 }
 
 // chain is the convolution called name, of geometry g, or the chain in its place.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Exports the networks of make.py with PyTorch's ONNX exporter (1.13 was used):
+"""Exports networks of make.py with PyTorch's ONNX exporter (1.13 was used):
 
     python3 export.py
 
@@ -14,9 +14,22 @@ from torch.onnx import TrainingMode
 import make
 
 here = os.path.dirname(os.path.abspath(__file__))
-net = make.Net([1, 2, 1], 4, 6, shortcut="A")
-net.load_state_dict(torch.load(os.path.join(here, "cifar_pad.pth")))
-net.eval()
-x = torch.zeros(1, 3, 32, 32)
-for name, mode in (("cifar_pad", TrainingMode.PRESERVE), ("cifar_pad_folded", TrainingMode.EVAL)):
-    torch.onnx.export(net, x, os.path.join(here, name + ".onnx"), training=mode, do_constant_folding=mode == TrainingMode.EVAL, opset_version=13)
+
+
+def export(name, net, suffix, mode):
+    net.load_state_dict(torch.load(os.path.join(here, name + ".pth")))
+    net.eval()
+    torch.onnx.export(
+        net,
+        torch.zeros(1, 3, 32, 32),
+        os.path.join(here, name + suffix + ".onnx"),
+        training=mode,
+        do_constant_folding=mode == TrainingMode.EVAL,
+        opset_version=13,
+    )
+
+
+cifar = make.Net([1, 2, 1], 4, 6, shortcut="A")
+export("cifar_pad", cifar, "", TrainingMode.PRESERVE)
+export("cifar_pad", cifar, "_folded", TrainingMode.EVAL)
+export("bottleneck", make.Net([2, 1, 1, 1], 2, 5, bottleneck=True), "_folded", TrainingMode.EVAL)
