@@ -220,8 +220,8 @@ func geometric(v []float64) *float64 {
 	return new(stat.GeometricMean(v, nil))
 }
 
-// print prints the table in Markdown, with aligned columns.
-func (t *comparisonTable) print(w io.Writer) {
+// cells are the table's, the heading first.
+func (t *comparisonTable) cells() [][]string {
 	rows := [][]string{append(append([]string{"method", "parameters"}, t.Tasks...), "mean", "S", "CPU time", "memory")}
 	number := func(format string, v *float64) string {
 		if v == nil {
@@ -236,7 +236,7 @@ func (t *comparisonTable) print(w io.Writer) {
 		return fmt.Sprintf("%.1f", 100**v)
 	}
 	for _, r := range t.Rows {
-		row := []string{"`" + r.Method + "`", fmt.Sprintf("%.1f %%", 100*r.Params)}
+		row := []string{r.Method, fmt.Sprintf("%.1f %%", 100*r.Params)}
 		for _, c := range r.Accuracy {
 			switch {
 			case c == nil:
@@ -248,6 +248,15 @@ func (t *comparisonTable) print(w io.Writer) {
 			}
 		}
 		rows = append(rows, append(row, percent(r.Mean), number("%.0f", r.S), number("%.2f", r.CPU), number("%.2f", r.Memory)))
+	}
+	return rows
+}
+
+// print prints the table in Markdown, with aligned columns.
+func (t *comparisonTable) print(w io.Writer) {
+	rows := t.cells()
+	for _, r := range rows[1:] {
+		r[0] = "`" + r[0] + "`"
 	}
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {

@@ -13,9 +13,11 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
-// Line is a series of points with a name.
+// Line is a series of points with a name, which a single point has beside it and others
+// in the legend.
 type Line struct {
 	Name string
 	X, Y []float64
@@ -53,7 +55,7 @@ func (c *Chart) Draw(path string) ([]byte, error) {
 	p.Title.Padding = vg.Points(6)
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
-	drawn := 0
+	drawn, single := 0, 0
 	for i, l := range c.Lines {
 		if len(l.X) != len(l.Y) {
 			return nil, fmt.Errorf("line %q has %d abscissas and %d ordinates", l.Name, len(l.X), len(l.Y))
@@ -80,7 +82,14 @@ func (c *Chart) Draw(path string) ([]byte, error) {
 		if l.Points || len(points) == 1 {
 			p.Add(marks)
 		}
-		if l.Name != "" {
+		switch {
+		case l.Name == "":
+		case len(points) == 1:
+			if err := label(p, points, l.Name, single%2 == 1); err != nil {
+				return nil, fmt.Errorf("point %q: %w", l.Name, err)
+			}
+			single++
+		default:
 			p.Legend.Add(l.Name, line)
 		}
 		if drawn == 0 { // where the lines are not
@@ -101,15 +110,32 @@ func (c *Chart) Draw(path string) ([]byte, error) {
 	if c.LogY {
 		logarithmic(&p.Y)
 	}
-	w, err := p.WriterTo(6.4*vg.Inch, 4*vg.Inch, ext[1:])
+	w, err := draw.NewFormattedCanvas(6.4*vg.Inch, 4*vg.Inch, ext[1:])
 	if err != nil {
 		return nil, err
 	}
+	// The last number of an axis is as wide beyond its tick as before it.
+	p.Draw(draw.Crop(draw.New(w), 0, -vg.Points(14), 0, 0))
 	var b bytes.Buffer
 	if _, err := w.WriteTo(&b); err != nil {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// label puts a name beside a point, above it or below: neighbours take turns.
+func label(p *plot.Plot, at plotter.XYs, name string, below bool) error {
+	l, err := plotter.NewLabels(plotter.XYLabels{XYs: at, Labels: []string{name}})
+	if err != nil {
+		return err
+	}
+	l.Offset = vg.Point{X: vg.Points(4), Y: vg.Points(2)}
+	if below {
+		l.Offset.Y = -vg.Points(12)
+	}
+	l.TextStyle[0].Font.Size = vg.Points(9)
+	p.Add(l)
+	return nil
 }
 
 // logarithmic sets the scale of an axis, to whole decades where it has less than one
