@@ -51,7 +51,8 @@ and the peak of memory.
 A method may have ranks of its own, cp:8 or tkdcpd:8x8x16, and a task a name of its
 own, kmnist=idx:DIR. With several --rates each method has the one that does best on a
 quarter of the training images of the first --tune-on tasks, which is held out for
-that; the runs for the table have all training images.
+that; the runs for the table have all training images. A rate that was chosen once is
+kept where neither --rates nor --lr is given.
 
 OUTCOMES has a line of JSON for each run. --resume goes on from it: runs that are
 there are not done again, and the table has all of it, also tasks of other models.
@@ -252,8 +253,8 @@ func (c *comparison) runs() (outcomes, error) {
 		for _, t := range c.tasks {
 			for _, m := range c.candidates {
 				rate := c.rates[0]
-				if len(c.rates) > 1 {
-					rate, _ = c.all.rate(c.model, m.text)
+				if chosen, tuned := c.all.rate(c.model, m.text); tuned && !c.cmd.Flags().Changed("lr") {
+					rate = chosen
 				}
 				if err := c.ensure(t, m, seed+1, rate, testSplit); err != nil {
 					return nil, err
@@ -365,8 +366,8 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 
 // rate is the learning rate of a model's method: the one that did best on held-out
 // images, the higher of equals, which is less likely to want more steps on another task;
-// or where there was no choice that of its last run.
-func (all outcomes) rate(model, method string) (rate float64, known bool) {
+// or, not tuned, that of its last run.
+func (all outcomes) rate(model, method string) (rate float64, tuned bool) {
 	sums := map[float64][]float64{}
 	for _, o := range all {
 		if o.Model != model || o.Method != method {
@@ -375,14 +376,14 @@ func (all outcomes) rate(model, method string) (rate float64, known bool) {
 		if o.Split == validationSplit {
 			sums[o.Rate] = append(sums[o.Rate], o.Accuracy)
 		} else if len(sums) == 0 {
-			rate, known = o.Rate, true
+			rate = o.Rate
 		}
 	}
 	best := -1.
 	for _, r := range slices.Sorted(maps.Keys(sums)) {
 		if a := average(sums[r]); a >= best {
-			best, rate, known = a, r, true
+			best, rate, tuned = a, r, true
 		}
 	}
-	return rate, known
+	return rate, tuned
 }
