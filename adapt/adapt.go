@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"path"
 	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/match"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/resnet"
 )
@@ -210,22 +210,21 @@ func chosen(n *resnet.Net, patterns []string, fresh func(unit string) bool) ([]r
 	if len(patterns) == 0 {
 		return all[1:], nil
 	}
-	named := map[string]bool{}
-	for _, p := range patterns {
-		matched := false
-		for _, s := range all {
-			ok, err := path.Match(p, s.Name) // names have no slashes
-			if err != nil {
-				return nil, fmt.Errorf("%w: layer pattern %q: %w", ErrOption, p, err)
-			}
-			matched = matched || ok
-			named[s.Name] = named[s.Name] || ok
-		}
-		if !matched {
-			return nil, fmt.Errorf("%w: no convolution is called %q; inspect lists the names", ErrOption, p)
+	names := make([]string, len(all))
+	for i, s := range all {
+		names[i] = s.Name
+	}
+	matched, err := match.Names(patterns, names, "convolution")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOption, err)
+	}
+	var sites []resnet.Site
+	for i, s := range all {
+		if matched[i] {
+			sites = append(sites, s)
 		}
 	}
-	return slices.DeleteFunc(all, func(s resnet.Site) bool { return !named[s.Name] }), nil
+	return sites, nil
 }
 
 // isFresh tells whether a unit is the new head, or the new neck.

@@ -13,10 +13,10 @@ import (
 
 // Apply is a copy of base with adapters of a file in it, whatever their methods: changes
 // of kernels are merged, each times its weight, the network is extended by modules or
-// for segmentation, and other tensors stand in place of the base's. names are the adapters', nil for all; weights nil are
-// ones. The error wraps peft.ErrBase for another base, and peft.ErrLossy for what cannot
-// be mixed: extensions, or tensors in place of others, of two adapters or with another
-// weight than 1.
+// for segmentation, and other tensors stand in place of the base's. names are the
+// adapters', nil for all; weights nil are ones. The error wraps peft.ErrBase for another
+// base, and peft.ErrLossy for what cannot be mixed: extensions, or tensors in place of
+// others, of two adapters or with another weight than 1.
 func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64) (*resnet.Net, error) {
 	adapters := file.Adapters
 	if names != nil {

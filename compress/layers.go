@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"path"
 	"time"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/match"
 )
 
 // Target is a convolution in its place.
@@ -125,7 +125,7 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 		return nil, fmt.Errorf("%w: rank %v; method %s takes one rank%s", ErrOption, opt.Rank, opt.Method,
 			[]string{"", "", " or R_out,R_in", " or R_out,R_in,R"}[most])
 	}
-	chosen, err := match(targets, opt.Layers)
+	chosen, err := choose(targets, opt.Layers)
 	if err != nil {
 		return nil, err
 	}
@@ -151,25 +151,18 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 	return results, nil
 }
 
-// match tells which targets the patterns choose.
-func match(targets []Target, patterns []string) ([]bool, error) {
-	chosen := make([]bool, len(targets))
+// choose tells which targets the patterns match, all but linear ones without any.
+func choose(targets []Target, patterns []string) ([]bool, error) {
+	names := make([]string, len(targets))
 	for i, t := range targets {
-		chosen[i] = len(patterns) == 0 && !t.Linear
+		names[i] = t.Name
 	}
-	for _, p := range patterns {
-		any := false
-		for i, t := range targets {
-			ok, err := path.Match(p, t.Name)
-			if err != nil {
-				return nil, fmt.Errorf("%w: layer pattern %q: %w", ErrOption, p, err)
-			}
-			chosen[i] = chosen[i] || ok
-			any = any || ok
-		}
-		if !any {
-			return nil, fmt.Errorf("%w: no layer is called %q; inspect lists the names", ErrOption, p)
-		}
+	chosen, err := match.Names(patterns, names, "layer")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOption, err)
+	}
+	for i, t := range targets {
+		chosen[i] = chosen[i] || len(patterns) == 0 && !t.Linear
 	}
 	return chosen, nil
 }

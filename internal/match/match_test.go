@@ -1,0 +1,26 @@
+package match
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestNames(t *testing.T) {
+	names := []string{"conv1", "layer1.0.conv1", "layer2.0.conv1"}
+	got, err := Names([]string{"layer1*", "*2.0.conv1"}, names, "layer")
+	if err != nil || !slices.Equal(got, []bool{false, true, true}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := Names(nil, names, "layer"); err != nil || slices.Contains(got, true) {
+		t.Errorf("without patterns %v, %v", got, err)
+	}
+	if _, err := Names([]string{"conv1", "["}, names, "layer"); !errors.Is(err, path.ErrBadPattern) {
+		t.Errorf("a malformed pattern gave %v", err)
+	}
+	if _, err := Names([]string{"conv1", "conv"}, names, "layer"); err == nil || !strings.Contains(err.Error(), `no layer is called "conv"`) {
+		t.Errorf("a pattern that matches none gave %v", err)
+	}
+}
