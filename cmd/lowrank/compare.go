@@ -206,7 +206,14 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 				return err
 			}
 		}
-		c := &comparison{compareFlags: f, cmd: cmd, base: base, model: filepath.Base(path), all: all}
+		settings, err := f.settings()
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(all, func(done outcome) bool { return done.Settings != settings }) {
+			return fmt.Errorf("%s has runs with other settings (epochs, batch, images, optimiser, …): go on with those, or write another file", f.out)
+		}
+		c := &comparison{compareFlags: f, cmd: cmd, base: base, model: filepath.Base(path), all: all, settings: settings}
 		if all, err = c.runs(); err != nil {
 			return err
 		}
@@ -226,6 +233,8 @@ type comparison struct {
 	base  *resnet.Net
 	model string
 	all   outcomes
+	// settings identifies what all runs must have in common to be compared.
+	settings string
 }
 
 // tuningSeed is of the runs that a rate is chosen by, and of what they hold out.
@@ -267,18 +276,9 @@ func (c *comparison) runs() (outcomes, error) {
 
 // ensure does a run unless it is there.
 func (c *comparison) ensure(t task, m candidate, seed uint64, rate float64, split string) error {
-	o := outcome{Model: c.model, Task: t.name, Method: m.text, Seed: seed, Rate: rate, Split: split}
-	var err error
-	if o.Settings, err = c.settings(); err != nil {
-		return err
-	}
-	for _, done := range c.all {
-		if done.Settings != o.Settings {
-			return fmt.Errorf("%s has runs with other settings (epochs, batch, images, optimiser, …): go on with those, or write another file", c.out)
-		}
-		if done.same(&o) {
-			return nil
-		}
+	o := outcome{Model: c.model, Task: t.name, Method: m.text, Seed: seed, Rate: rate, Split: split, Settings: c.settings}
+	if slices.ContainsFunc(c.all, func(done outcome) bool { return done.same(&o) }) {
+		return nil
 	}
 	if err := c.once(&o, t, m); err != nil {
 		if c.cmd.Context().Err() != nil {
@@ -294,15 +294,15 @@ func (c *comparison) ensure(t task, m candidate, seed uint64, rate float64, spli
 	return nil
 }
 
-// settings identifies what two runs must have in common to be compared.
-func (c *comparison) settings() (string, error) {
-	r := c.Recipe
+// settings is comparison's.
+func (f *compareFlags) settings() (string, error) {
+	r := f.Recipe
 	r.Rate, r.Seed = 0, 0
 	text, err := json.Marshal(struct {
 		train.Recipe
 		Augment     string
 		Limit, Test int
-	}{r, c.augment, c.limit, c.testLimit})
+	}{r, f.augment, f.limit, f.testLimit})
 	return fmt.Sprintf("%.4x", sha256.Sum256(text)), err
 }
 

@@ -146,7 +146,10 @@ func tabulate(all outcomes, tasks []task, candidates []candidate) comparisonTabl
 func (all outcomes) of(method string) map[string]outcomes {
 	runs := map[string]outcomes{}
 	for _, o := range all {
-		if rate, _ := all.rate(o.Model, method); o.Method == method && o.Split == testSplit && o.Rate == rate {
+		if o.Method != method || o.Split != testSplit {
+			continue
+		}
+		if rate, _ := all.rate(o.Model, method); o.Rate == rate {
 			runs[o.Task] = append(runs[o.Task], o)
 		}
 	}

@@ -37,7 +37,7 @@ type section struct {
 	Rows   [][]string
 }
 
-// fact adds a line, unless its value is missing.
+// fact adds a line.
 func (s *section) fact(name, format string, values ...any) {
 	s.Facts = append(s.Facts, [2]string{name, fmt.Sprintf(format, values...)})
 }
@@ -82,11 +82,15 @@ func (p *page) addCompress(name string, r *compressReport) error {
 	if err := s.layers(r.Layers); err != nil {
 		return err
 	}
-	if err := s.curves(r.FineTuning); err != nil {
-		return err
+	return p.add(&s, s.curves(r.FineTuning))
+}
+
+// add puts a section last, unless something of it could not be drawn.
+func (p *page) add(s *section, err error) error {
+	if err == nil {
+		p.Sections = append(p.Sections, *s)
 	}
-	p.Sections = append(p.Sections, s)
-	return nil
+	return err
 }
 
 // measure is what a report's accuracies are.
@@ -159,8 +163,7 @@ func (p *page) addTrain(name string, r *trainReport) error {
 	s.fact("network", "%s, %s parameters, %s multiply-accumulates", r.Arch, count(r.Params), count(r.MACs))
 	s.reached(r.Accuracy, r.MIoU, r.Loss, r.Samples)
 	s.fact("trained", "%d epochs in %.0f s", len(r.Epochs), r.Seconds)
-	p.Sections = append(p.Sections, s)
-	return p.Sections[len(p.Sections)-1].curves(r.Epochs)
+	return p.add(&s, s.curves(r.Epochs))
 }
 
 func (p *page) addAdapt(name string, r *adaptReport) error {
@@ -169,15 +172,13 @@ func (p *page) addAdapt(name string, r *adaptReport) error {
 	s.fact("parameters", "%s trained of %s", count(r.ParamsTrainable), count(r.ParamsBase))
 	s.reached(r.Accuracy, r.MIoU, nil, r.Samples)
 	s.fact("trained", "%d epochs of %.1f s", len(r.Epochs), r.SecondsPerEpoch)
-	p.Sections = append(p.Sections, s)
-	return p.Sections[len(p.Sections)-1].curves(r.Epochs)
+	return p.add(&s, s.curves(r.Epochs))
 }
 
 func (p *page) addLog(name string, epochs []train.Epoch) error {
 	s := section{Title: name}
 	s.fact("log", "%d epochs", len(epochs))
-	p.Sections = append(p.Sections, s)
-	return p.Sections[len(p.Sections)-1].curves(epochs)
+	return p.add(&s, s.curves(epochs))
 }
 
 // addOutcomes draws accuracy against trained parameters, for the methods that have a mean
@@ -192,8 +193,7 @@ func (p *page) addOutcomes(name string, all outcomes) error {
 			lines = append(lines, chart.Line{Name: r.Method, X: []float64{100 * r.Params}, Y: []float64{100 * *r.Mean}})
 		}
 	}
-	p.Sections = append(p.Sections, s)
-	return p.Sections[len(p.Sections)-1].draw(chart.Chart{Title: "mean accuracy, %", XLabel: "trained parameters, %", LogX: true, Lines: lines})
+	return p.add(&s, s.draw(chart.Chart{Title: "mean accuracy, %", XLabel: "trained parameters, %", LogX: true, Lines: lines}))
 }
 
 // compare puts a section of all reports of compress first, where there are several.
