@@ -1,0 +1,146 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/lowrank-go/lowrank/conv"
+)
+
+// machine runs the steps of a plan: what programs and learners have in common.
+type machine struct {
+	graph  *Graph
+	steps  []*step
+	input  int // the value that is the image
+	output []int
+	// producer is the step that writes a value, -1 for inputs and what nothing writes.
+	producer []int
+
+	// slot is a value's place in maps, -1 for none.
+	slot []int
+	maps []*conv.Map
+	// value is where each value is, since it was last computed.
+	value []*conv.Map
+
+	size    Shape // of the last image
+	shapes  []Shape
+	scratch scratch
+}
+
+func newMachine(g *Graph, train bool) (*machine, error) {
+	if err := g.Validate(); err != nil {
+		return nil, err
+	}
+	if n := len(g.inputs()); n != 1 {
+		return nil, fmt.Errorf("%w: a network with %d inputs", ErrUnsupported, n)
+	}
+	shapes, err := g.Shapes(g.Input)
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{graph: g, steps: plan(g, shapes, train), value: make([]*conv.Map, len(g.Nodes)), producer: make([]int, len(g.Nodes)), slot: make([]int, len(g.Nodes))}
+	at := map[*Node]int{}
+	for i, n := range g.Nodes {
+		at[n] = i
+		m.producer[i], m.slot[i] = -1, -1
+		if _, ok := n.Op.(*Input); ok {
+			m.input = i
+		}
+	}
+	for i, s := range m.steps {
+		m.producer[s.out] = i
+		s.call = call{
+			in: make([]*conv.Map, len(s.in)), shapes: make([]Shape, len(s.in)),
+			dx: make([]*conv.Map, len(s.in)), add: make([]bool, len(s.in)), scratch: &m.scratch,
+		}
+	}
+	for _, n := range g.Outputs {
+		m.output = append(m.output, at[resolved(g, n, train)])
+	}
+	return m, m.resize(g.Input)
+}
+
+// resize prepares the machine for images of another size.
+func (m *machine) resize(in Shape) error {
+	if m.size.Equal(in) && m.shapes != nil {
+		return nil
+	}
+	shapes, err := m.graph.Shapes(in)
+	if err != nil {
+		return err
+	}
+	m.size, m.shapes = append(Shape(nil), in...), shapes
+	for _, s := range m.steps {
+		for i, v := range s.in {
+			s.call.shapes[i] = shapes[v]
+		}
+		s.call.shape = shapes[s.out]
+	}
+	return nil
+}
+
+// assign gives the values of all steps slots. Those of keep are never given to others.
+func (m *machine) assign(keep func(v int) bool) {
+	last := make([]int, len(m.value)) // the last step that reads a value
+	for i, s := range m.steps {
+		last[s.out] = i
+		for _, v := range s.in {
+			last[v] = i
+		}
+	}
+	for _, v := range m.output {
+		last[v] = len(m.steps)
+	}
+	var pool slots
+	for i, s := range m.steps {
+		over := -1
+		if k, ok := s.kernel.(inPlace); ok && k.inPlace() {
+			v := s.in[0]
+			if m.slot[v] >= 0 && last[v] == i && !keep(v) && m.shapes[v].Equal(m.shapes[s.out]) {
+				over = v
+			}
+		}
+		if over >= 0 {
+			m.slot[s.out] = m.slot[over]
+		} else {
+			m.slot[s.out] = pool.take(m.shapes[s.out].Len())
+		}
+		done := map[int]bool{}
+		for _, v := range append(s.in[:len(s.in):len(s.in)], s.out) {
+			if last[v] == i && m.slot[v] >= 0 && v != over && !done[v] && !keep(v) {
+				done[v] = true
+				pool.give(m.slot[v])
+			}
+		}
+	}
+	m.maps = make([]*conv.Map, len(pool.size))
+}
+
+// begin checks an image batch and makes it the input.
+func (m *machine) begin(x *conv.Map) error {
+	if err := m.resize(Shape{x.C, x.H, x.W}); err != nil {
+		return err
+	}
+	m.value[m.input] = x
+	return nil
+}
+
+// run runs steps [from, to). The context is looked at between them.
+func (m *machine) run(ctx context.Context, from, to, workers int) error {
+	for _, s := range m.steps[from:to] {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c := &s.call
+		for i, v := range s.in {
+			c.in[i] = m.value[v]
+		}
+		at := m.slot[s.out]
+		c.out, c.workers = m.maps[at], workers
+		if err := s.kernel.forward(c); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		m.maps[at], m.value[s.out] = c.out, c.out
+	}
+	return nil
+}
