@@ -55,7 +55,7 @@ func steps(o options) error {
 	bytes := 4 * float64(len(x.Data))
 	jobs = append(jobs,
 		job{"maxpool 8 112 112 64", "maxpool 8 112 112 64", 1.25 * bytes, func() { p.Forward(y, x, o.threads) }},
-		job{"maxpool backward", "maxpool-backward 8 112 112 64", 1.25 * bytes, func() { p.Backward(dx, y, 112, 112, o.threads) }},
+		job{"maxpool backward", "maxpool-backward 8 112 112 64", 1.25 * bytes, func() { p.Backward(dx, y, 112, 112, false, o.threads) }},
 	)
 	for _, s := range [][2]int{{128, 10}, {8, 1000}} {
 		logits, g := random[float32](s[0]*s[1]), make([]float32, s[0]*s[1])

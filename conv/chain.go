@@ -78,7 +78,7 @@ func (c *Chain) spatial(axis int) (int, error) {
 	at := -1
 	for i, s := range c.Stages {
 		g := s.Normal()
-		if s.Shape[2+axis] == 1 && g.Stride[axis] == 1 && g.Padding[axis] == 0 {
+		if s.Shape[2+axis] == 1 && g.Stride[axis] == 1 && g.Padding[axis] == 0 && g.Extra[axis] == 0 {
 			continue
 		}
 		if at >= 0 {
@@ -135,7 +135,7 @@ func (c *Chain) Shape() ([4]int, Geometry) {
 		i, _ := c.spatial(axis)
 		s := c.Stages[i].Normal()
 		shape[2+axis] = c.Stages[i].Shape[2+axis]
-		g.Stride[axis], g.Padding[axis], g.Dilation[axis] = s.Stride[axis], s.Padding[axis], s.Dilation[axis]
+		g.copyAxis(&s, axis)
 	}
 	return shape, g
 }
@@ -161,8 +161,7 @@ func (c *Chain) WithGeometry(g Geometry) (*Chain, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := out.Stages[i]
-		s.Stride[axis], s.Padding[axis], s.Dilation[axis] = g.Stride[axis], g.Padding[axis], g.Dilation[axis]
+		out.Stages[i].copyAxis(&g, axis)
 		for _, s := range out.Stages {
 			if s.Shape[2+axis] == 1 {
 				s.Dilation[axis] = 1
@@ -251,7 +250,7 @@ func (c *Chain) Verify(seed uint64) (float64, error) {
 	}
 	var size [2]int
 	for a := range 2 {
-		size[a] = max(7, k.Dilation[a]*(k.Shape[2+a]-1)+1+2*k.Stride[a]-2*k.Padding[a])
+		size[a] = max(7, k.Dilation[a]*(k.Shape[2+a]-1)+1+2*k.Stride[a]-2*k.Padding[a]-k.Extra[a])
 	}
 	rng := rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15))
 	x := NewMap(1, size[0], size[1], k.In())

@@ -61,6 +61,11 @@ func drawKernel(t *rapid.T, rng *rand.Rand) *Kernel {
 		Dilation: [2]int{rapid.IntRange(1, 3).Draw(t, "dy"), rapid.IntRange(1, 3).Draw(t, "dx")},
 		Groups:   rapid.IntRange(1, 4).Draw(t, "groups"),
 	}
+	if rapid.Bool().Draw(t, "asymmetric") {
+		for a := range 2 {
+			g.Extra[a] = rapid.IntRange(-g.Padding[a], 4).Draw(t, "extra")
+		}
+	}
 	shape := [4]int{
 		g.Groups * rapid.IntRange(1, 9).Draw(t, "outs"), rapid.IntRange(1, 9).Draw(t, "ins"),
 		rapid.IntRange(1, 5).Draw(t, "kh"), rapid.IntRange(1, 5).Draw(t, "kw"),

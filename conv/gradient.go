@@ -40,7 +40,7 @@ func (l *Layer) Gradient(weight, bias []float32, x, dy *Map, workers int) error 
 			x = s.pick(&k, x, dy.H, dy.W, workers)
 			k.Stride = [2]int{1, 1}
 		}
-		if k.Taps() == 1 && k.Groups == 1 && k.Stride == [2]int{1, 1} && k.Padding == [2]int{} {
+		if k.Taps() == 1 && k.Groups == 1 && k.Stride == [2]int{1, 1} && k.Padding == [2]int{} && k.Extra == [2]int{} {
 			l.pointGradient(weight, x, dy, workers)
 			break
 		}

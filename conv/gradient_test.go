@@ -152,6 +152,12 @@ var big = []struct {
 	{Kernel{Shape: [4]int{300, 200, 1, 1}}, 5, 1, 1},
 	{Kernel{Shape: [4]int{64, 100, 3, 3}, Geometry: Geometry{Padding: [2]int{2, 2}, Dilation: [2]int{2, 2}, Groups: 2}}, 1, 12, 12},
 	{Kernel{Shape: [4]int{20, 40, 1, 5}, Geometry: Geometry{Padding: [2]int{0, 2}}}, 2, 6, 40},
+	{Kernel{Shape: [4]int{23, 37, 3, 3}, Geometry: Geometry{Padding: [2]int{1, 2}, Extra: [2]int{1, -2}}}, 3, 9, 14},
+	{Kernel{Shape: [4]int{16, 16, 3, 3}, Geometry: Geometry{Extra: [2]int{5, 2}}}, 2, 16, 16},
+	{Kernel{Shape: [4]int{32, 24, 1, 1}, Geometry: Geometry{Extra: [2]int{1, 2}}}, 2, 13, 14},
+	{Kernel{Shape: [4]int{32, 24, 1, 1}, Geometry: Geometry{Extra: [2]int{1, 0}, Stride: [2]int{2, 2}}}, 2, 14, 14},
+	{Kernel{Shape: [4]int{32, 24, 2, 4}, Geometry: Geometry{Extra: [2]int{1, 1}, Padding: [2]int{0, 1}}}, 2, 13, 14},
+	{Kernel{Shape: [4]int{24, 32, 1, 9}, Geometry: Geometry{Extra: [2]int{0, 1}, Padding: [2]int{0, 4}, Stride: [2]int{1, 4}}}, 2, 1, 50},
 }
 
 func TestBigLayersEqualTheDefinition(t *testing.T) {

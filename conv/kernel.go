@@ -19,6 +19,10 @@ type Geometry struct {
 	Padding  [2]int `json:"padding"` // zeros added on both sides
 	Dilation [2]int `json:"dilation"`
 	Groups   int    `json:"groups"`
+	// Extra is how many zeros more than Padding are added at the end of each axis:
+	// below and on the right. It may be negative down to −Padding. TensorFlow's and
+	// ONNX's "same" paddings of an odd total are Padding and an Extra of ±1.
+	Extra [2]int `json:"extra,omitzero"`
 }
 
 // Normal returns g with every 0 that means 1 replaced by 1.
@@ -31,10 +35,18 @@ func (g Geometry) Normal() Geometry {
 	return g
 }
 
+// copyAxis gives g the stride, the paddings and the dilation of o along an axis.
+func (g *Geometry) copyAxis(o *Geometry, axis int) {
+	g.Stride[axis], g.Padding[axis], g.Extra[axis], g.Dilation[axis] = o.Stride[axis], o.Padding[axis], o.Extra[axis], o.Dilation[axis]
+}
+
 func (g Geometry) validate() error {
 	for a := range 2 {
 		if g.Stride[a] < 0 || g.Padding[a] < 0 || g.Dilation[a] < 0 {
 			return fmt.Errorf("%w: negative stride %v, padding %v or dilation %v", ErrShape, g.Stride, g.Padding, g.Dilation)
+		}
+		if g.Extra[a] < -g.Padding[a] {
+			return fmt.Errorf("%w: a padding of %v with %v more at the end is negative there", ErrShape, g.Padding, g.Extra)
 		}
 	}
 	if g.Groups < 0 {
@@ -112,12 +124,12 @@ func (k *Kernel) Depthwise() bool { return k.Shape[1] == 1 && k.Groups > 1 }
 func (k *Kernel) Params() int { return len(k.Weight) + len(k.Bias) }
 
 // OutputSize is the size of the output map for an input map of h×w,
-// floor((h + 2p − d(kh−1) − 1)/s) + 1 for each axis; 0 where the kernel does
-// not fit into the padded input.
+// floor((h + 2p + e − d(kh−1) − 1)/s) + 1 for each axis, e being Extra; 0 where
+// the kernel does not fit into the padded input.
 func (k *Kernel) OutputSize(h, w int) (oh, ow int) {
 	g := k.Normal()
 	size := func(n, axis int) int {
-		span := n + 2*g.Padding[axis] - g.Dilation[axis]*(k.Shape[2+axis]-1) - 1
+		span := n + 2*g.Padding[axis] + g.Extra[axis] - g.Dilation[axis]*(k.Shape[2+axis]-1) - 1
 		if span < 0 {
 			return 0
 		}

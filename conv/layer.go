@@ -264,8 +264,8 @@ func (l *Layer) fits(x, dy *Map) error {
 	}
 	oh, ow := k.OutputSize(x.H, x.W)
 	if oh < 1 || ow < 1 {
-		return fmt.Errorf("%w: a map of %d×%d is too small for a %d×%d kernel with padding %v and dilation %v",
-			ErrShape, x.H, x.W, k.Shape[2], k.Shape[3], k.Padding, k.Dilation)
+		return fmt.Errorf("%w: a map of %d×%d is too small for a %d×%d kernel with padding %v, %v more at the end, and dilation %v",
+			ErrShape, x.H, x.W, k.Shape[2], k.Shape[3], k.Padding, k.Extra, k.Dilation)
 	}
 	if dy != nil && (dy.N != x.N || dy.H != oh || dy.W != ow || dy.C != k.Out()) {
 		return fmt.Errorf("%w: gradient %d×%d×%d×%d, output %d×%d×%d×%d", ErrShape, dy.N, dy.H, dy.W, dy.C, x.N, oh, ow, k.Out())

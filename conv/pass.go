@@ -130,7 +130,7 @@ func (p *pass) run(dst, x *Map, e Epilogue, workers int) {
 		p.blank(dst, e)
 		return
 	}
-	if p.flat() && !p.depthwise && x.N*x.H > 1 {
+	if p.flat() && !p.depthwise && x.N*x.H > 1 && x.H == p.rows.n && x.W == p.columns.n {
 		// Pixels that know nothing of each other make one long row, which divides
 		// into full tiles.
 		d, r := *dst, Map{}

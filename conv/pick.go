@@ -2,11 +2,11 @@ package conv
 
 import "github.com/lowrank-go/lowrank/internal/parallel"
 
-// picks reports whether the layer looks at single pixels, and only at some of
-// them. It is then quicker to put those next to each other first.
+// picks reports whether the layer looks at single pixels, none of them padding,
+// and only at some of them. It is then quicker to put those next to each other first.
 func (l *Layer) picks() bool {
 	k := &l.kernel
-	return k.Taps() == 1 && k.Stride != [2]int{1, 1} && k.Padding == [2]int{} && !l.depthwise
+	return k.Taps() == 1 && k.Stride != [2]int{1, 1} && k.Padding == [2]int{} && k.Extra == [2]int{} && !l.depthwise
 }
 
 // point is an axis of n outputs that look at their own input.

@@ -135,6 +135,9 @@ func (s *Spec) Validate() error {
 		if s.Stride[a] < 0 || s.Padding[a] < 0 || s.Dilation[a] < 0 {
 			return fmt.Errorf("%w: negative stride %v, padding %v or dilation %v", ErrSpec, s.Stride, s.Padding, s.Dilation)
 		}
+		if s.Extra[a] < -s.Padding[a] {
+			return fmt.Errorf("%w: a padding of %v with %v more at the end is negative there", ErrSpec, s.Padding, s.Extra)
+		}
 	}
 	if g := s.Geometry.Groups; g < 0 || s.Shape[0]%max(g, 1) != 0 {
 		return fmt.Errorf("%w: %d outputs do not divide into %d groups", ErrSpec, s.Shape[0], g)

@@ -118,7 +118,7 @@ func widen[D, S Float](v []S) []D {
 func (s *Spec) alongAxes(groups int, axes ...int) conv.Geometry {
 	g := conv.Geometry{Groups: groups}
 	for _, a := range axes {
-		g.Stride[a], g.Padding[a], g.Dilation[a] = s.Stride[a], s.Padding[a], s.Dilation[a]
+		g.Stride[a], g.Padding[a], g.Extra[a], g.Dilation[a] = s.Stride[a], s.Padding[a], s.Extra[a], s.Dilation[a]
 	}
 	return g
 }
@@ -182,14 +182,16 @@ func tkdcpdStages(s *Spec) []step {
 }
 
 // onMiddle is the convolution's geometry for a kernel that has the middle tap alone
-// along the given axes: it starts reading k/2 taps later. ok is false where that
-// would be inside the map.
+// along the given axes: of k taps it starts reading k/2 later, and stops k−1−k/2
+// earlier. ok is false where either would be inside the map.
 func (s *Spec) onMiddle(groups int, axes ...int) (g conv.Geometry, ok bool) {
 	g = s.alongAxes(groups, 0, 1)
 	for _, a := range axes {
-		g.Padding[a] -= max(g.Dilation[a], 1) * (s.Shape[2+a] / 2)
+		taps, d := s.Shape[2+a], max(g.Dilation[a], 1)
+		g.Padding[a] -= d * (taps / 2)
+		g.Extra[a] += d * (taps/2 - (taps - 1 - taps/2)) // 0 of odd taps
 		g.Dilation[a] = 1
-		if g.Padding[a] < 0 {
+		if g.Padding[a] < 0 || g.Padding[a]+g.Extra[a] < 0 {
 			return g, false
 		}
 	}

@@ -62,3 +62,22 @@ func TestCostsAreMultiplications(t *testing.T) {
 		t.Errorf("costs %d, %d, %d", chain, build, base)
 	}
 }
+
+func TestMiddleTapOfAnyKernelGivesTheSizeOfTheConvolution(t *testing.T) {
+	for _, taps := range []int{2, 3, 4} {
+		for extra := range 3 {
+			s := Spec{Kind: Parallel, Shape: [4]int{4, 4, taps, taps}, Geometry: conv.Geometry{Padding: [2]int{2, 2}, Extra: [2]int{extra, extra}}}
+			found := false
+			s.eachStage(9, 8, func(shape [4]int, g conv.Geometry, _ int64) {
+				found = true
+				h, w := (&conv.Kernel{Shape: shape, Geometry: g}).OutputSize(9, 8)
+				if oh, ow := s.outputSize(9, 8); h != oh || w != ow {
+					t.Errorf("%d taps and %d more zeros: %d×%d, want %d×%d", taps, extra, h, w, oh, ow)
+				}
+			})
+			if !found {
+				t.Errorf("%d taps: no stages", taps)
+			}
+		}
+	}
+}

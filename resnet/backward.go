@@ -113,7 +113,7 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 		if err := l.head.backward(&g[1], &dy, &dy, false, below(l.head), nil, &l.spare, workers); err != nil || !below(l.head) {
 			return err
 		}
-		g[0] = nn.AveragePoolBackward(g[0], g[1], l.lastH, l.lastW, workers)
+		g[0] = nn.AveragePoolBackward(g[0], g[1], l.lastH, l.lastW, false, workers)
 	}
 	for i := len(l.blocks) - 1; i >= 0; i-- {
 		if err := ctx.Err(); err != nil {
@@ -129,7 +129,7 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 		}
 	}
 	if !l.net.CIFAR {
-		g[1] = l.pool.Backward(g[1], g[0], l.stemH, l.stemW, workers)
+		g[1] = l.pool.Backward(g[1], g[0], l.stemH, l.stemW, false, workers)
 		g[0], g[1] = g[1], g[0]
 	}
 	return l.stem.backward(&g[1], &g[0], &g[0], true, false, nil, &l.spare, workers)

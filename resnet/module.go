@@ -188,8 +188,8 @@ func (s *Step) check(channels int) (int, error) {
 			// A map is copied with its padding: a file must not say any number.
 			g := k.Normal()
 			for a, taps := range k.Shape[2:] {
-				if taps > mostTaps || g.Dilation[a] > 1<<maxDilate || g.Padding[a] > g.Dilation[a]*(taps-1) {
-					return 0, fmt.Errorf("%w: %d taps with a dilation of %d and a padding of %d", conv.ErrShape, taps, g.Dilation[a], g.Padding[a])
+				if taps > mostTaps || g.Dilation[a] > 1<<maxDilate || max(g.Padding[a], g.Padding[a]+g.Extra[a]) > g.Dilation[a]*(taps-1) {
+					return 0, fmt.Errorf("%w: %d taps with a dilation of %d and a padding of %d and %d more at the end", conv.ErrShape, taps, g.Dilation[a], g.Padding[a], g.Extra[a])
 				}
 			}
 		}

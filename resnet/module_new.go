@@ -52,7 +52,7 @@ func Chapter(u *Unit, groups int, scale float64, rng *rand.Rand) *Module {
 	if scale == 0 {
 		scale = .01
 	}
-	g.Groups, g.Padding[1], g.Dilation[1] = max(groups, 1), 0, 1
+	g.Groups, g.Padding[1], g.Extra[1], g.Dilation[1] = max(groups, 1), 0, 0, 1
 	m := &Module{Place: After, Scale: scale, Steps: []*Step{
 		{Unit: &Unit{Chain: zeroConv([4]int{outs, u.Chain.In() / g.Groups, shape[2], 1}, g, false), Norm: newNorm("", outs)}, ReLU: true},
 		{Unit: &Unit{Chain: zeroConv([4]int{outs, 1, 1, 1}, conv.Geometry{Groups: outs}, false)}},

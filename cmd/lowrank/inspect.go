@@ -19,6 +19,7 @@ type inspectLayer struct {
 	Shape        []int  `json:"shape"`
 	Stride       []int  `json:"stride"`
 	Padding      []int  `json:"padding"`
+	ExtraPadding []int  `json:"extra_padding,omitempty"` // more at the end, unless none
 	Groups       int    `json:"groups"`
 	Params       int    `json:"params"`
 	MACs         *int64 `json:"macs"`
@@ -122,6 +123,9 @@ func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, e
 	shape, g := t.Chain.Shape()
 	l := inspectLayer{Name: t.Name, Kind: "conv", Shape: shape[:], Stride: g.Stride[:], Padding: g.Padding[:],
 		Groups: g.Groups, Params: t.Chain.Params(), VBMFRanks: []int{}}
+	if g.Extra != [2]int{} {
+		l.ExtraPadding = g.Extra[:]
+	}
 	switch {
 	case t.Chain.Kind != conv.Dense:
 		l.Kind = string(t.Chain.Kind)

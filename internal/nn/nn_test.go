@@ -155,7 +155,7 @@ func TestMaxPoolEqualsTheDefinition(t *testing.T) {
 		var p MaxPool
 		y := p.Forward(nil, x, 2)
 		dy := normal(rng, y.N, y.H, y.W, y.C)
-		dx := p.Backward(nil, dy, x.H, x.W, 2)
+		dx := p.Backward(nil, dy, x.H, x.W, false, 2)
 		want := make([]float64, len(x.Data))
 		for n := range x.N {
 			for oy := range (x.H + 1) / 2 {
@@ -196,7 +196,7 @@ func TestAveragePoolAndItsGradientEqualTheDefinition(t *testing.T) {
 			grad[i] = float64(y.Data[o]) / area
 		}
 		near(t, "mean", y.Data, want, 1e-5)
-		near(t, "gradient", AveragePoolBackward(nil, y, x.H, x.W, 2).Data, grad, 1e-6)
+		near(t, "gradient", AveragePoolBackward(nil, y, x.H, x.W, false, 2).Data, grad, 1e-6)
 	})
 }
 
@@ -294,7 +294,7 @@ func TestResultsDoNotDependOnWorkers(t *testing.T) {
 		dx := b.Backward(nil, g, x, y, dw, db, workers)
 		var p MaxPool
 		pooled := p.Forward(nil, x, workers)
-		back := p.Backward(nil, pooled, 32, 31, workers)
+		back := p.Backward(nil, pooled, 32, 31, false, workers)
 		all := [][]float32{y.Data, dx.Data, dw, db, b.Mean, b.Var, pooled.Data, back.Data}
 		if first == nil {
 			first = all
