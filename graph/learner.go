@@ -41,7 +41,11 @@ type Learner struct {
 	grads  []*conv.Map
 	gradOf []int
 	ops    []learningStep // by step
-	from   int // the first step of the last forward pass
+	from   int            // the first step of the last forward pass
+	// dice is set where some step's output is random; passes counts forward passes.
+	dice   bool
+	passes int64
+	seed   uint64
 }
 
 // learningStep is what a learner knows of a step beside the machine.
@@ -73,7 +77,7 @@ func (g *Graph) NewLearner(opt LearnerOptions) (*Learner, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Learner{machine: m, ops: make([]learningStep, len(m.steps)), kept: make([]bool, len(m.value)), active: make([]bool, len(m.steps))}
+	l := &Learner{machine: m, ops: make([]learningStep, len(m.steps)), kept: make([]bool, len(m.value)), active: make([]bool, len(m.steps)), seed: opt.Seed}
 	sites := map[*Node]Site{}
 	for _, s := range l.graph.allSites() {
 		sites[s.Node] = s
@@ -271,8 +275,8 @@ func (l *Learner) activate() error {
 			if s.kernel, err = s.node.Op.kernel(mode{train: active}); err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
 			}
-			if r, ok := s.kernel.(random); ok {
-				r.seed(uint64(i))
+			if _, ok := s.kernel.(random); ok {
+				l.dice = true
 			}
 		}
 		if !active {
@@ -449,10 +453,25 @@ func (l *Learner) Forward(ctx context.Context, x *conv.Map, workers int) ([]floa
 		return nil, err
 	}
 	l.from = 0
+	l.roll()
 	if err := l.run(ctx, 0, len(l.steps), workers); err != nil {
 		return nil, err
 	}
 	return l.value[l.output[0]].Data, nil
+}
+
+// roll gives random steps the numbers of the next pass, which follow from how many there
+// were.
+func (l *Learner) roll() {
+	if !l.dice {
+		return
+	}
+	for i, s := range l.steps {
+		if r, ok := s.kernel.(random); ok {
+			r.seed(l.seed<<48 ^ uint64(l.passes)<<16 ^ uint64(i))
+		}
+	}
+	l.passes++
 }
 
 // Cacheable tells whether Features gives the same for an image each time, so that it can
@@ -481,6 +500,7 @@ func (l *Learner) ForwardFeatures(ctx context.Context, f *conv.Map, workers int)
 		return l.Forward(ctx, f, workers)
 	}
 	l.value[l.live], l.from = f, l.cut
+	l.roll()
 	if err := l.run(ctx, l.cut, len(l.steps), workers); err != nil {
 		return nil, err
 	}

@@ -11,8 +11,9 @@ import (
 // holds the manifest as JSON.
 const ManifestKey = "lowrank"
 
-// manifestFormat is the version of the layout written here.
-const manifestFormat = 1
+// manifestFormat is the version of the layout written here. Format 1 described residual
+// networks alone; it is still read.
+const manifestFormat = 2
 
 // Manifest is what a file says beside its tensors: the network they belong to
 // and which convolutions are chains. With it a network is rebuilt from the file
@@ -51,8 +52,8 @@ func ReadManifest(sd *StateDict) (*Manifest, error) {
 	if err := json.Unmarshal([]byte(text), m); err != nil {
 		return nil, fmt.Errorf("%w: metadata %q: %w", ErrCorrupt, ManifestKey, err)
 	}
-	if m.Format != manifestFormat {
-		return nil, fmt.Errorf("%w: metadata %q has format %d, this version reads %d", ErrUnsupported, ManifestKey, m.Format, manifestFormat)
+	if m.Format < 1 || m.Format > manifestFormat {
+		return nil, fmt.Errorf("%w: metadata %q has format %d, this version reads up to %d", ErrUnsupported, ManifestKey, m.Format, manifestFormat)
 	}
 	for name, c := range m.Chains {
 		if c == nil || len(c.Stages) == 0 {
