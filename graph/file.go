@@ -108,26 +108,32 @@ const tracked = ".num_batches_tracked"
 // Load makes the network of a state dict that StateDict wrote. Every tensor must be
 // accounted for. The error wraps ErrGraph or ErrShape and names the node or the tensor.
 func Load(sd *model.StateDict) (*Graph, error) {
-	manifest, err := model.ReadManifest(sd)
-	if err != nil {
-		return nil, err
-	}
-	if !Described(manifest) {
-		return nil, fmt.Errorf("%w: the file does not describe its network", ErrGraph)
-	}
-	var d description
-	if err := json.Unmarshal(manifest.Network, &d); err != nil {
-		return nil, fmt.Errorf("%w: the file's network description: %w", ErrGraph, err)
-	}
-	r := NewReader(sd)
-	g, err := d.build(r, manifest)
+	g, r, err := LoadPart(sd)
 	if err != nil {
 		return nil, err
 	}
 	if extra := r.Unused(); len(extra) > 0 {
-		return nil, fmt.Errorf("%w: %s has no place for %s", ErrGraph, d.Arch, Quote(extra))
+		return nil, fmt.Errorf("%w: %s has no place for %s", ErrGraph, g.Arch, Quote(extra))
 	}
 	return g, nil
+}
+
+// LoadPart is Load that leaves what it does not need, which the reader knows.
+func LoadPart(sd *model.StateDict) (*Graph, *Reader, error) {
+	manifest, err := model.ReadManifest(sd)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !Described(manifest) {
+		return nil, nil, fmt.Errorf("%w: the file does not describe its network", ErrGraph)
+	}
+	var d description
+	if err := json.Unmarshal(manifest.Network, &d); err != nil {
+		return nil, nil, fmt.Errorf("%w: the file's network description: %w", ErrGraph, err)
+	}
+	r := NewReader(sd)
+	g, err := d.build(r, manifest)
+	return g, r, err
 }
 
 // build makes the graph that d describes.

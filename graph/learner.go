@@ -61,11 +61,20 @@ type learningStep struct {
 // trainer is a kernel with parameters.
 type trainer interface {
 	kernel
-	// parameters offers each parameter, in memory of the kernel's own, by its suffix, and
-	// gets memory for its gradient, or nil if it does not learn.
-	parameters(learn func(suffix string, kind ParamKind, value []float32) []float32)
+	// parameters are the parameters, in memory of the kernel's own.
+	parameters() []parameter
+	// learn gives memory for the gradient of parameter i, which the backward pass then
+	// computes.
+	learn(i int, gradient []float32)
 	// op is the operation with the values as they are now, in memory of its own.
 	op() Op
+}
+
+// parameter is one of a trainer's.
+type parameter struct {
+	suffix string
+	kind   ParamKind
+	value  []float32
 }
 
 // random is a kernel whose output is not the same each time.
@@ -130,13 +139,12 @@ func (l *Learner) prepare(i int, s *step, sites map[*Node]Site, opt LearnerOptio
 			return nil
 		}
 		s.kernel, o.trainer = k, t
-		t.parameters(func(suffix string, kind ParamKind, value []float32) []float32 {
-			p := &Param{Name: s.node.Name + "." + suffix, Kind: kind, Value: value}
-			if !try(p, s.node.Name) {
-				return nil
+		for i, v := range t.parameters() {
+			p := &Param{Name: s.node.Name + "." + v.suffix, Kind: v.kind, Value: v.value}
+			if try(p, s.node.Name) {
+				t.learn(i, p.Grad)
 			}
-			return p.Grad
-		})
+		}
 		return nil
 	}
 	u := &unit{relu: s.relu, residual: s.residual, fixed: opt.FixedNorms && !(opt.ModuleNorms && moduleOf(s.name) != "")}

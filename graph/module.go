@@ -81,7 +81,8 @@ func (m *Module) Spec() ModuleSpec {
 // Names of a module's nodes behind the unit's: step i, counted through all modules of the
 // unit, and what they have behind it. The places of sums are named by the first step.
 const (
-	stepNorm  = ".norm"
+	// StepNorm is what the name of a step's batch norm has behind the step's.
+	StepNorm  = ".norm"
 	stepReLU  = ".relu"
 	stepScale = ".scale"
 	stepSum   = ".sum"
@@ -93,6 +94,17 @@ func StepName(unit string, i int) string { return fmt.Sprintf("%s%s%d", unit, ad
 // HasModules tells whether an adapter's own layers are in the network.
 func (g *Graph) HasModules() bool {
 	return slices.ContainsFunc(g.Nodes, func(n *Node) bool { return moduleOf(n.Name) != "" })
+}
+
+// ModulesAt is how many modules a convolution has.
+func (g *Graph) ModulesAt(name string) int {
+	modules := 0
+	for _, n := range g.Nodes {
+		if _, ok := n.Op.(*Scale); ok && moduleOf(n.Name) == name {
+			modules++
+		}
+	}
+	return modules
 }
 
 func (g *Graph) has(name string) bool { return g.Node(name) != nil }
@@ -118,17 +130,9 @@ func (g *Graph) addModule(name string, m *Module) error {
 	if norm == nil {
 		return fmt.Errorf("%w: it has no batch norm behind it", ErrShape)
 	}
-	modules, steps := 0, 0
-	for _, o := range g.Nodes {
-		if moduleOf(o.Name) != name {
-			continue
-		}
-		if _, ok := o.Op.(*Scale); ok {
-			modules++
-		}
-		for g.has(StepName(name, steps)) || g.has(StepName(name, steps)+stepNorm) {
-			steps++
-		}
+	modules, steps := g.ModulesAt(name), 0
+	for g.has(StepName(name, steps)) || g.has(StepName(name, steps)+StepNorm) {
+		steps++
 	}
 	if k := len(m.Steps); k == 0 || k > mostSteps || modules >= mostModules || math.IsNaN(m.Scale) || math.IsInf(m.Scale, 0) {
 		return fmt.Errorf("%w: module %d of %d steps with scale %g; want at most %d modules of 1 to %d, and a finite one", ErrShape, modules, k, m.Scale, mostModules, mostSteps)
@@ -172,7 +176,7 @@ func (g *Graph) addModule(name string, m *Module) error {
 			x = add(step, &Conv{Chain: s.Chain}, x)
 		}
 		if s.Norm != nil {
-			x = add(step+stepNorm, s.Norm, x)
+			x = add(step+StepNorm, s.Norm, x)
 		}
 		if s.ReLU {
 			x = add(step+stepReLU, &Activation{Name: ReLU}, x)

@@ -76,19 +76,17 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 func (l *Learner) restore(i int, r *Reader, manifest *model.Manifest) error {
 	s, o := l.steps[i], &l.ops[i]
 	if o.trainer != nil {
-		var failed error
-		o.trainer.parameters(func(suffix string, _ ParamKind, value []float32) []float32 {
-			v, _, err := r.Floats(s.node.Name+"."+suffix, -1)
-			if err == nil && len(v) != len(value) {
-				err = fmt.Errorf("%w: %s has %d values, the learner %d", ErrShape, suffix, len(v), len(value))
+		for _, p := range o.trainer.parameters() {
+			v, _, err := r.Floats(s.node.Name+"."+p.suffix, -1)
+			if err == nil && len(v) != len(p.value) {
+				err = fmt.Errorf("%w: %s has %d values, the learner %d", ErrShape, p.suffix, len(v), len(p.value))
 			}
-			if err != nil && failed == nil {
-				failed = err
+			if err != nil {
+				return err
 			}
-			copy(value, v)
-			return nil
-		})
-		return failed
+			copy(p.value, v)
+		}
+		return nil
 	}
 	u := o.unit
 	if u == nil {
