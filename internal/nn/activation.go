@@ -371,9 +371,9 @@ func narrow(dst []float32, x []float64) {
 
 // relu is ReLU by the loop of whole vectors.
 func relu(dst, x []float32) {
-	const c = 64
+	const c = len(units)
 	n := len(x) / c
-	nhwc.Affine(dst, x, nil, n, c, units[:c], zeros[:c], true)
+	nhwc.Affine(dst, x, nil, n, c, units[:], zeros[:], true)
 	for i := n * c; i < len(x); i++ {
 		dst[i] = max(x[i], 0)
 	}

@@ -25,8 +25,6 @@ func Scale(dst, x, residual *conv.Map, scale []float32, relu bool, workers int) 
 func Add(dst, x *conv.Map, workers int) {
 	spread(workers, x.N*x.H*x.W, x.C, func(from, to int) {
 		d := dst.Data[from*x.C : to*x.C]
-		for i, v := range x.Data[from*x.C : to*x.C] {
-			d[i] += v
-		}
+		sum(d, d, x.Data[from*x.C:to*x.C])
 	})
 }
