@@ -406,7 +406,7 @@ func (l *Learner) assignGradients() {
 			switch {
 			case l.gradOf[v] >= 0:
 				o.adds[j] = true
-			case j == pass && own >= 0:
+			case j == pass && own >= 0 && l.shapes[v].Equal(l.shapes[s.out]):
 				l.gradOf[v], moved = own, true
 			default:
 				l.gradOf[v] = pool.take(l.shapes[v].Len())
@@ -507,7 +507,7 @@ func (l *Learner) ForwardFeatures(ctx context.Context, f *conv.Map, workers int)
 	if l.cut == 0 {
 		return l.Forward(ctx, f, workers)
 	}
-	l.value[l.live], l.from = f, l.cut
+	l.value[l.live], l.batch, l.from = f, f.N, l.cut
 	l.roll()
 	if err := l.run(ctx, l.cut, len(l.steps), workers); err != nil {
 		return nil, err
@@ -545,7 +545,12 @@ func (l *Learner) Backward(ctx context.Context, logits []float32, workers int) e
 			c.in[j] = l.was(v, y.N)
 			c.dx[j], c.add[j] = nil, o.adds[j]
 			if o.wants[j] {
-				c.dx[j] = l.grads[l.gradOf[v]]
+				// Of its size beforehand: an input that is there twice has one.
+				g := l.gradOf[v]
+				if c.dx[j] = l.grads[g]; c.dx[j] != c.dy && !o.adds[j] {
+					c.dx[j] = l.shapes[v].resize(c.dx[j], y.N)
+					l.grads[g] = c.dx[j]
+				}
 			}
 		}
 		if err := s.kernel.(differentiable).backward(c); err != nil {

@@ -23,6 +23,7 @@ type machine struct {
 	value []*conv.Map
 
 	size    Shape // of the last image
+	batch   int   // how many there were
 	shapes  []Shape
 	scratch scratch
 }
@@ -96,7 +97,8 @@ func (m *machine) assign(keep func(v int) bool) {
 		over := -1
 		if k, ok := s.kernel.(inPlace); ok && k.inPlace() {
 			v := s.in[0]
-			if m.slot[v] >= 0 && last[v] == i && !keep(v) && m.shapes[v].Equal(m.shapes[s.out]) {
+			once := m.producer[v] >= 0 && m.steps[m.producer[v]].once
+			if m.slot[v] >= 0 && !once && last[v] == i && !keep(v) && m.shapes[v].Equal(m.shapes[s.out]) {
 				over = v
 			}
 		}
@@ -121,7 +123,7 @@ func (m *machine) begin(x *conv.Map) error {
 	if err := m.resize(Shape{x.C, x.H, x.W}); err != nil {
 		return err
 	}
-	m.value[m.input] = x
+	m.value[m.input], m.batch = x, x.N
 	return nil
 }
 
@@ -136,7 +138,10 @@ func (m *machine) run(ctx context.Context, from, to, workers int) error {
 			c.in[i] = m.value[v]
 		}
 		at := m.slot[s.out]
-		c.out, c.workers = m.maps[at], workers
+		c.out, c.workers, c.batch = m.maps[at], workers, m.batch
+		if s.once {
+			c.batch = 1
+		}
 		if err := s.kernel.forward(c); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}

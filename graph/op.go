@@ -57,6 +57,7 @@ type call struct {
 	out     *conv.Map
 	shapes  []Shape // of one element of each input
 	shape   Shape   // of the output
+	batch   int     // elements of what has no inputs
 	workers int
 
 	// Of the backward pass: dx is nil for inputs whose gradient is not wanted; where add
@@ -75,9 +76,6 @@ type scratch struct {
 	// between are the maps between the stages of chains that keep nothing.
 	between []*conv.Map
 }
-
-// mask8 and the like have no place here: kernels that need memory between the passes keep
-// it themselves.
 
 // contribute adds the gradient that f computes to c.dx[i]: f writes to what it gets, and
 // returns it.

@@ -15,6 +15,9 @@ type step struct {
 	// that is written. A value is a node's place in Graph.Nodes.
 	in  []int
 	out int
+	// once is set where one element of the output stands for a whole batch: for constants
+	// that are read by operations that broadcast.
+	once bool
 
 	kernel kernel
 	call   call
@@ -102,9 +105,10 @@ func plan(g *Graph, shapes []Shape, train bool) []*step {
 			if other == end {
 				other = source[next.In[0]]
 			}
+			_, constant := other.Op.(*Const)
 			// Of two units that end in one addition the one that is its first input
 			// takes it.
-			if source[next.In[0]] == end || last[other] == nil && !becomes(other, only) {
+			if !constant && (source[next.In[0]] == end || last[other] == nil && !becomes(other, only)) {
 				s.residual = true
 				s.in = append(s.in, at[other])
 				taken[next] = true
@@ -121,21 +125,60 @@ func plan(g *Graph, shapes []Shape, train bool) []*step {
 		last[end] = s
 	}
 	var steps []*step
+	// Constants are computed where they are first read.
+	constant := func(v int) {
+		n := g.Nodes[v]
+		if _, ok := n.Op.(*Const); ok && !taken[n] {
+			taken[n] = true
+			once := true
+			for _, r := range readers[n] {
+				once = once && broadcasts(r, source)
+			}
+			steps = append(steps, &step{name: n.Name, node: n, out: v, once: once})
+		}
+	}
 	for i, n := range g.Nodes {
-		if s := last[n]; s != nil {
-			steps = append(steps, s)
-			continue
+		s := last[n]
+		if s == nil {
+			switch n.Op.(type) {
+			case *Input, *Const:
+				continue
+			}
+			if !wanted[n] || taken[n] || source[n] != n {
+				continue
+			}
+			s = &step{name: n.Name, node: n, out: i}
+			for _, in := range n.In {
+				s.in = append(s.in, at[source[in]])
+			}
 		}
-		if _, input := n.Op.(*Input); input || !wanted[n] || taken[n] || source[n] != n {
-			continue
-		}
-		s := &step{name: n.Name, node: n, out: i}
-		for _, in := range n.In {
-			s.in = append(s.in, at[source[in]])
+		for _, v := range s.in {
+			constant(v)
 		}
 		steps = append(steps, s)
 	}
+	for _, n := range g.Outputs {
+		constant(at[source[n]])
+	}
 	return steps
+}
+
+// broadcasts tells whether a node reads a constant, and something else, and can do with
+// one element for a batch.
+func broadcasts(n *Node, source map[*Node]*Node) bool {
+	if n == nil {
+		return false
+	}
+	if _, ok := n.Op.(*Binary); !ok {
+		return false
+	}
+	constants := 0
+	for _, in := range n.In {
+		if _, ok := source[in].Op.(*Const); ok {
+			constants++
+		}
+	}
+	return constants < len(n.In)
 }
 
 // becomes tells whether n ends a unit that could take an addition behind it.
