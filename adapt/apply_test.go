@@ -7,13 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 func TestApplyMakesTheAdaptedNetworkOfAFile(t *testing.T) {
-	for _, base := range []*resnet.Net{base(t, "cifar_pad"), base(t, "basic")} {
+	for _, base := range []*graph.Graph{base(t, "cifar_pad"), base(t, "basic")} {
 		sd, err := base.StateDict()
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +102,7 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", how, err)
 		}
-		net, err := resnet.Load(merged, resnet.Options{})
+		net, err := zoo.Load(merged, zoo.Options{})
 		if err != nil {
 			t.Fatalf("%q: %v", how, err)
 		}
@@ -165,7 +166,7 @@ func TestWhatCannotBeAppliedIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range again.Learner.Params() {
-		if p.Module && p.Kind != resnet.Gain && p.Kind != resnet.Shift {
+		if p.Module && p.Kind != graph.Gain && p.Kind != graph.Shift {
 			t.Errorf("%s learns", p.Name)
 		}
 	}

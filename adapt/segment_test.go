@@ -9,7 +9,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // pixelStep is step for a segmentation task, in whose masks every class occurs.
@@ -134,7 +134,7 @@ func TestSegmentationIsRefusedWhereItCannotBe(t *testing.T) {
 		{Method: "cp", Classes: 3, Segment: true, Dilate: new(3)}, {Method: "cp", Classes: 3, Segment: true, Dilate: new(-1)},
 		{Method: "cp", Classes: 300, Segment: true},
 	} {
-		if _, err := New(b, o); !errors.Is(err, resnet.ErrUnknown) {
+		if _, err := New(b, o); !errors.Is(err, zoo.ErrUnknown) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}

@@ -301,3 +301,46 @@ func NewConv(shape [4]int, g conv.Geometry, bias bool) *conv.Chain {
 	}
 	return conv.NewDense(k)
 }
+
+// Randomise gives every convolution and batch norm random weights, as networks begin
+// (SetNormal, NewBatchNorm); chains become ordinary convolutions. Adapters' own layers
+// begin anew too, and add nothing at first: the last of each is zero. The head stays: see
+// SetHead.
+func (g *Graph) Randomise(seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0x6c6f7772616e6b))
+	// The layers whose outputs are scaled and added are the last of adapters.
+	last := map[*Node]bool{}
+	for _, n := range g.Nodes {
+		if _, ok := n.Op.(*Scale); ok && moduleOf(n.Name) != "" {
+			x := n.In[0]
+			for x.Conv() == nil && moduleOf(x.Name) != "" {
+				if _, norm := x.Op.(*BatchNorm); norm {
+					break
+				}
+				x = x.In[0]
+			}
+			last[x] = true
+		}
+	}
+	for _, n := range g.Nodes {
+		switch op := n.Op.(type) {
+		case *Conv:
+			if n == g.Head {
+				continue
+			}
+			shape, geometry := op.Chain.Shape()
+			c := NewConv(shape, geometry, op.Chain.Last().Bias != nil)
+			if !last[n] {
+				SetNormal(c.Stages[0], rng)
+			}
+			n.Op = &Conv{Chain: c, Linear: op.Linear}
+		case *BatchNorm:
+			m := NewBatchNorm(len(op.Weight))
+			m.Eps = op.Eps
+			if last[n] {
+				clear(m.Weight)
+			}
+			n.Op = m
+		}
+	}
+}

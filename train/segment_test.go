@@ -13,7 +13,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 )
 
 // patches are images of 12×12 with another of the classes of stripes on the left and
@@ -57,7 +58,7 @@ func (p patches) MaskAt(i int) (dataset.Mask, error) {
 	return m, nil
 }
 
-func segmenter(t testing.TB) *resnet.Net {
+func segmenter(t testing.TB) *graph.Graph {
 	t.Helper()
 	n := small(t)
 	if err := n.SetSegmentation(6, 1, 5); err != nil {
@@ -66,19 +67,19 @@ func segmenter(t testing.TB) *resnet.Net {
 	return n
 }
 
-func segmentValidator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.SegmentationScore, error) {
-	return func(ctx context.Context) (resnet.SegmentationScore, error) {
+func segmentValidator(l *graph.Learner, set dataset.Set) func(context.Context) (eval.Score, error) {
+	return func(ctx context.Context) (eval.Score, error) {
 		p, err := program(l)
 		if err != nil {
-			return resnet.SegmentationScore{}, err
+			return eval.Score{}, err
 		}
-		return resnet.EvaluateSegmentation(ctx, p, set, resnet.EvalOptions{})
+		return eval.Evaluate(ctx, p, set, eval.Options{})
 	}
 }
 
 func TestASegmentationNetworkLearnsAndTheLogSaysSo(t *testing.T) {
 	data := patches{stripes: stripes{n: 120, classes: 6}}
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{})
 	log := filepath.Join(t.TempDir(), "log")
 	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, ValidateSegmentation: segmentValidator(l, data),
 		Recipe: Recipe{Epochs: 20, Batch: 10, Rate: .05, Momentum: .9, Seed: 1}}
@@ -109,14 +110,14 @@ func TestResumingSegmentationGivesTheSameBits(t *testing.T) {
 			Seed: rapid.Uint64().Draw(rt, "seed"), Rate: .01,
 		}
 		data := patches{stripes: stripes{n: 17, classes: 6}}
-		checkResuming(t, rt, segmenter(t), Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *resnet.Learner) {
+		checkResuming(t, rt, segmenter(t), Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *graph.Learner) {
 			j.ValidateSegmentation = segmentValidator(l, data)
 		})
 	})
 }
 
 func TestPixelsToIgnoreTeachNothing(t *testing.T) {
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
 	data := patches{stripes: stripes{n: 20, classes: 6}, class: func(i, x int) uint8 { return dataset.Ignore }}
 	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1}, ValidateSegmentation: segmentValidator(l, data)}
@@ -135,9 +136,9 @@ func TestPixelsToIgnoreTeachNothing(t *testing.T) {
 }
 
 func TestATeacherOfPixelsThatIsTheNetworkItselfTeachesNothing(t *testing.T) {
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
-	teacher := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	teacher := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	job := &Job{Learner: l, Data: patches{stripes: stripes{n: 20, classes: 6}}, Preprocess: preprocess, Teacher: teacher.Forward,
 		Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1, Teaching: 1}}
 	if _, err := job.Run(t.Context()); err != nil {
@@ -159,7 +160,7 @@ func TestWhatASegmentationNetworkCannotLearnFromIsAnError(t *testing.T) {
 		mixup float64
 		want  error
 	}{{stripes{n: 20, classes: 6}, 0, ErrRecipe}, {set, .4, ErrRecipe}, {bad, 0, dataset.ErrFormat}} {
-		job := &Job{Learner: newLearner(t, segmenter(t), resnet.LearnerOptions{}), Data: c.data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Mixup: c.mixup}}
+		job := &Job{Learner: newLearner(t, segmenter(t), graph.LearnerOptions{}), Data: c.data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Mixup: c.mixup}}
 		if _, err := job.Run(t.Context()); !errors.Is(err, c.want) {
 			t.Errorf("%s with a mixup of %g gave %v", c.data.Name(), c.mixup, err)
 		}
@@ -173,7 +174,7 @@ func TestWhatASegmentationNetworkCannotLearnFromIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newLearner(t, segmenter(t), resnet.LearnerOptions{}).SetState(sd); err == nil || !strings.Contains(err.Error(), "dilated") {
+	if err := newLearner(t, segmenter(t), graph.LearnerOptions{}).SetState(sd); err == nil || !strings.Contains(err.Error(), "dilated") {
 		t.Errorf("a state of another dilation gave %v", err)
 	}
 }
