@@ -16,7 +16,7 @@ import (
 
 func base(t testing.TB, name string) *graph.Graph {
 	t.Helper()
-	sd, err := model.ReadFile(filepath.Join("..", "resnet", "testdata", name+".pth"))
+	sd, err := model.ReadFile(filepath.Join("..", "zoo", "testdata", name+".pth"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,11 +121,11 @@ func TestEveryMethodStartsAtTheNetworkAndChangesOnlyWhatItMay(t *testing.T) {
 					if s.Norm == nil {
 						continue
 					}
-					if got, want := !slices.Equal(s.Norm.Mean, was.Norm.Mean), policy == peft.NormStats || policy == peft.NormAffineStats; got != want && (got || lively) {
+					if got, want := !slices.Equal(s.Norm.BatchNorm().Mean, was.Norm.BatchNorm().Mean), policy == peft.NormStats || policy == peft.NormAffineStats; got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: statistics of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
 					want := policy == peft.NormAffine || policy == peft.NormAffineStats || Method(name) == Bias
-					if got := !slices.Equal(s.Norm.Bias, was.Norm.Bias); got != want && (got || lively) {
+					if got := !slices.Equal(s.Norm.BatchNorm().Bias, was.Norm.BatchNorm().Bias); got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: shift of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
 				}
@@ -161,7 +161,7 @@ func TestParametersAreTheFormulas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		total := -(b.Head.Chain.Params())
+		total := -(b.Head.Conv().Chain.Params())
 		for _, p := range n.Learner.Params() {
 			total += p.Len()
 		}
@@ -182,7 +182,7 @@ func TestOptionsThatMakeNoSenseAreErrors(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := New(b, Options{Method: Head}); !errors.Is(err, zoo.ErrUnknown) {
+	if _, err := New(b, Options{Method: Head}); !errors.Is(err, graph.ErrGraph) {
 		t.Errorf("no classes gave %v", err)
 	}
 	if _, err := ParseMethod("lorra"); !errors.Is(err, ErrOption) {

@@ -45,7 +45,7 @@ func ExampleTasks() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(name, n.Classes)
+		fmt.Println(name, n.Classes())
 	}
 	// Output:
 	// digits 10

@@ -19,13 +19,13 @@ func TestTheOldClassesAreAsTheyWereAtFirst(t *testing.T) {
 		b := base(t, file)
 		want := logits(t, b)
 		for _, m := range []Method{LwF, Full, Head, "lora", "bottleneck"} {
-			n, err := New(b, Options{Method: m, Classes: 3, Segment: b.Segment, Seed: 1})
+			n, err := New(b, Options{Method: m, Classes: 3, Segment: b.Segments(), Seed: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
 			kept := 0
 			if m == LwF {
-				kept = b.Classes
+				kept = b.Classes()
 			}
 			if n.Kept() != kept || n.Learner.Classes() != kept+3 {
 				t.Errorf("%s, %s: %d outputs of %d are kept, want %d of %d", file, m, n.Kept(), n.Learner.Classes(), kept, kept+3)
@@ -37,8 +37,8 @@ func TestTheOldClassesAreAsTheyWereAtFirst(t *testing.T) {
 			if got := logits(t, old); !slices.Equal(got, want) {
 				t.Errorf("%s, %s: other logits of the old classes", file, m)
 			}
-			if net, err := n.Net(); err != nil || net.Classes != 3 {
-				t.Errorf("%s, %s: a network of %d classes (%v)", file, m, net.Classes, err)
+			if net, err := n.Net(); err != nil || net.Classes() != 3 {
+				t.Errorf("%s, %s: a network of %d classes (%v)", file, m, net.Classes(), err)
 			}
 		}
 	}

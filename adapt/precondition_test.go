@@ -99,7 +99,7 @@ func TestPreconditionedTrainingResumes(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		job := train.Job{Learner: n.Learner, Data: data, Preprocess: n.Base.Config.Preprocess, Recipe: train.Recipe{Epochs: 2, Batch: 6, Rate: .01, Clip: 1},
+		job := train.Job{Learner: n.Learner, Data: data, Preprocess: n.Base.Preprocess, Recipe: train.Recipe{Epochs: 2, Batch: 6, Rate: .01, Clip: 1},
 			What: fmt.Sprint(damping), Checkpoint: file, Resume: true, Workers: 1 + steps%2, Progress: func(train.Progress) {
 				if steps--; steps == 0 {
 					cancel()

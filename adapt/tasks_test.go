@@ -83,7 +83,7 @@ func TestTasksShareWhatTheyDoNotChange(t *testing.T) {
 			}
 		}
 	}
-	if &nets["one"].Stem.Chain.Stages[0].Weight[0] != &nets["two"].Stem.Chain.Stages[0].Weight[0] {
+	if &nets["one"].Sites()[0].Chain.Stages[0].Weight[0] != &nets["two"].Sites()[0].Chain.Stages[0].Weight[0] {
 		t.Error("two tasks have two stems")
 	}
 	if !slices.Equal(logits(t, tasks.Base()), before) {

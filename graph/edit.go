@@ -9,10 +9,9 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 )
 
-// normOf is the batch norm behind a convolution, which may be separated from it by the
-// sums of adapters; nil if there is none.
-func (g *Graph) normOf(n *Node) *Node {
-	by := g.consumers()
+// normBehind is the batch norm behind a convolution, which may be separated from it by the
+// sums of adapters; nil if there is none. by are the consumers of all nodes.
+func normBehind(n *Node, by map[*Node][]*Node) *Node {
 	for {
 		var next *Node
 		for _, r := range by[n] {
@@ -62,7 +61,7 @@ func convBefore(norm *Node) *Node {
 // by the next alone.
 func (g *Graph) unitEnd(n *Node) *Node {
 	by := g.consumers()
-	end := g.normOf(n)
+	end := normBehind(n, by)
 	if end == nil {
 		end = n
 	}

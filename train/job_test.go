@@ -52,7 +52,7 @@ var preprocess = dataset.Preprocess{Mean: [3]float32{.5, .5, .5}, Std: [3]float3
 
 func small(t testing.TB) *graph.Graph {
 	t.Helper()
-	sd, err := model.ReadFile("../resnet/testdata/cifar_pad.pth")
+	sd, err := model.ReadFile("../zoo/testdata/cifar_pad.pth")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestResumingGivesTheSameBits(t *testing.T) {
 // teacher is what n's first outputs are.
 func teacher(t *testing.T, n *graph.Graph, outputs int) func(context.Context, *conv.Map, int) ([]float32, error) {
 	t.Helper()
-	first, err := n.Outputs(0, outputs)
+	first, err := n.SelectOutputs(0, outputs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,11 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/eval"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // patches are images of 12×12 with another of the classes of stripes on the left and
@@ -61,7 +63,7 @@ func (p patches) MaskAt(i int) (dataset.Mask, error) {
 func segmenter(t testing.TB) *graph.Graph {
 	t.Helper()
 	n := small(t)
-	if err := n.SetSegmentation(6, 1, 5); err != nil {
+	if err := zoo.SetSegmentation(n, 6, 1, 5); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -81,7 +83,7 @@ func TestASegmentationNetworkLearnsAndTheLogSaysSo(t *testing.T) {
 	data := patches{stripes: stripes{n: 120, classes: 6}}
 	l := newLearner(t, segmenter(t), graph.LearnerOptions{})
 	log := filepath.Join(t.TempDir(), "log")
-	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, ValidateSegmentation: segmentValidator(l, data),
+	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, Validate: segmentValidator(l, data),
 		Recipe: Recipe{Epochs: 20, Batch: 10, Rate: .05, Momentum: .9, Seed: 1}}
 	epochs, err := job.Run(t.Context())
 	if err != nil {
@@ -111,7 +113,7 @@ func TestResumingSegmentationGivesTheSameBits(t *testing.T) {
 		}
 		data := patches{stripes: stripes{n: 17, classes: 6}}
 		checkResuming(t, rt, segmenter(t), Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *graph.Learner) {
-			j.ValidateSegmentation = segmentValidator(l, data)
+			j.Validate = segmentValidator(l, data)
 		})
 	})
 }
@@ -120,7 +122,7 @@ func TestPixelsToIgnoreTeachNothing(t *testing.T) {
 	l := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
 	data := patches{stripes: stripes{n: 20, classes: 6}, class: func(i, x int) uint8 { return dataset.Ignore }}
-	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1}, ValidateSegmentation: segmentValidator(l, data)}
+	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1}, Validate: segmentValidator(l, data)}
 	epochs, err := job.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -167,14 +169,14 @@ func TestWhatASegmentationNetworkCannotLearnFromIsAnError(t *testing.T) {
 	}
 	// Weights of the same shapes, but dilated otherwise.
 	other := small(t)
-	if err := other.SetSegmentation(6, 2, 5); err != nil {
+	if err := zoo.SetSegmentation(other, 6, 2, 5); err != nil {
 		t.Fatal(err)
 	}
 	sd, err := other.StateDict()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newLearner(t, segmenter(t), graph.LearnerOptions{}).SetState(sd); err == nil || !strings.Contains(err.Error(), "dilated") {
+	if err := newLearner(t, segmenter(t), graph.LearnerOptions{}).SetState(sd); err == nil || !errors.Is(err, conv.ErrShape) {
 		t.Errorf("a state of another dilation gave %v", err)
 	}
 }
