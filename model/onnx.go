@@ -1,45 +1,20 @@
 package model
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
-	"google.golang.org/protobuf/encoding/protowire"
-)
-
-// The numbers of the fields of ONNX's messages that are read (onnx.proto, IR version 10).
-const (
-	onnxModelGraph = 7
-
-	onnxGraphNode        = 1
-	onnxGraphInitializer = 5
-	onnxGraphSparse      = 15
-
-	onnxNodeInput  = 1
-	onnxNodeName   = 3
-	onnxNodeOpType = 4
-
-	onnxTensorDims     = 1
-	onnxTensorType     = 2
-	onnxTensorFloats   = 4
-	onnxTensorInt32s   = 5
-	onnxTensorInt64s   = 7
-	onnxTensorName     = 8
-	onnxTensorRaw      = 9
-	onnxTensorDoubles  = 10
-	onnxTensorUint64s  = 11
-	onnxTensorLocation = 14
+	"github.com/lowrank-go/lowrank/internal/onnxpb"
+	"github.com/lowrank-go/lowrank/onnx"
 )
 
 // onnxTypes are ONNX's element types.
-var onnxTypes = map[uint64]DType{
-	1: F32, 2: U8, 3: I8, 4: U16, 5: I16, 6: I32, 7: I64, 9: Bool, 10: F16, 11: F64, 12: U32, 13: U64, 16: BF16,
+var onnxTypes = map[onnx.Type]DType{
+	onnx.Float: F32, onnx.Uint8: U8, onnx.Int8: I8, onnx.Uint16: U16, onnx.Int16: I16, onnx.Int32: I32, onnx.Int64: I64,
+	onnx.Bool: Bool, onnx.Float16: F16, onnx.Double: F64, onnx.Uint32: U32, onnx.Uint64: U64, onnx.BFloat16: BF16,
 }
-
-// mostONNX is the largest protocol buffer.
-const mostONNX = 1<<31 - 1
 
 // isONNX tells whether content may be an ONNX model, which has no mark of its own: a
 // message whose first field is the IR version, 1 to 127, followed by another of its fields.
@@ -50,130 +25,80 @@ func isONNX(head []byte) bool {
 // ReadONNX reads the weights of an ONNX model, its graph's initializers, under their names.
 // Where an exporter left numbers for names ("onnx::Conv_158"), the weight and the bias of a
 // convolution or a linear layer are called by their node, layer1.0.conv1.weight for
-// /layer1/layer1.0/conv1/Conv. What the graph computes is not read.
+// /layer1/layer1.0/conv1/Conv. What the graph computes is not read, and neither are
+// constants that are nodes (package onnx reads both).
 //
 // Errors wrap ErrFormat, ErrCorrupt, or ErrUnsupported for weights that lie in other files
 // and sparse ones.
 func ReadONNX(r io.ReaderAt, size int64) (*StateDict, error) {
-	if size > mostONNX {
-		return nil, fmt.Errorf("%w: a file of %d bytes; a protocol buffer has at most %d", ErrFormat, size, mostONNX)
+	m, err := onnx.Read(r, size)
+	if err != nil {
+		return nil, onnxError(err)
 	}
-	content := make([]byte, size)
-	if _, err := io.ReadFull(io.NewSectionReader(r, 0, size), content); err != nil {
-		return nil, err
+	if len(m.Graph().SparseInitializer) > 0 {
+		return nil, fmt.Errorf("%w: sparse weights", ErrUnsupported)
 	}
 	sd := NewStateDict()
-	names := map[string]string{} // by the node that uses it
-	graphs := 0
-	err := onnxFields(content, "the model", func(f onnxField) error {
-		if f.num != onnxModelGraph || f.kind != protowire.BytesType {
-			return nil
+	for _, p := range m.Graph().Initializer {
+		t, err := m.Tensor(p)
+		if err != nil {
+			return nil, onnxError(err)
 		}
-		graphs++
-		return onnxGraph(f.bytes, sd, names)
-	})
-	switch {
-	case err != nil:
-		return nil, err
-	case graphs == 0:
-		return nil, fmt.Errorf("%w: no graph: not an ONNX model", ErrFormat)
-	case sd.Len() == 0:
+		if _, twice := sd.Get(t.Name); twice {
+			return nil, fmt.Errorf("%w: two tensors called %q", ErrCorrupt, t.Name)
+		}
+		raw, err := t.Bytes()
+		if err != nil {
+			return nil, onnxError(err)
+		}
+		data, err := decode(onnxTypes[t.Type], raw, false)
+		if err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
+		}
+		sd.Set(t.Name, &Tensor{Shape: t.Dims, Data: data})
+	}
+	if sd.Len() == 0 {
 		return nil, fmt.Errorf("%w: an ONNX model without weights", ErrFormat)
+	}
+	names := map[string]string{} // by the node that uses it
+	for _, n := range m.Graph().Node {
+		onnxNode(n, names)
 	}
 	return renamed(sd, names), nil
 }
 
-// onnxField is a field of a message: bytes, or a number of one of the other kinds.
-type onnxField struct {
-	num    protowire.Number
-	kind   protowire.Type
-	bytes  []byte
-	number uint64
-}
-
-// onnxFields calls f with each field of a message.
-func onnxFields(message []byte, what string, f func(onnxField) error) error {
-	for at := 0; at < len(message); {
-		var v onnxField
-		num, kind, n := protowire.ConsumeTag(message[at:])
-		if n >= 0 {
-			at += n
-			v.num, v.kind = num, kind
-			rest := message[at:]
-			switch kind {
-			case protowire.VarintType:
-				v.number, n = protowire.ConsumeVarint(rest)
-			case protowire.Fixed32Type:
-				var x uint32
-				x, n = protowire.ConsumeFixed32(rest)
-				v.number = uint64(x)
-			case protowire.Fixed64Type:
-				v.number, n = protowire.ConsumeFixed64(rest)
-			case protowire.BytesType:
-				v.bytes, n = protowire.ConsumeBytes(rest)
-			default:
-				n = protowire.ConsumeFieldValue(num, kind, rest)
-			}
-		}
-		if n < 0 {
-			return fmt.Errorf("%w: byte %d of %s of %d: %w", ErrCorrupt, at, what, len(message), protowire.ParseError(n))
-		}
-		at += n
-		if err := f(v); err != nil {
-			return err
+// onnxError is an error of package onnx that wraps this package's sentinel too.
+func onnxError(err error) error {
+	for _, s := range []struct{ theirs, ours error }{
+		{onnx.ErrFormat, ErrFormat}, {onnx.ErrCorrupt, ErrCorrupt}, {onnx.ErrUnsupported, ErrUnsupported},
+	} {
+		if errors.Is(err, s.theirs) {
+			return &both{err, s.ours}
 		}
 	}
-	return nil
+	return err
 }
 
-// onnxGraph adds a graph's initializers to sd, and what its nodes call them to names.
-func onnxGraph(message []byte, sd *StateDict, names map[string]string) error {
-	return onnxFields(message, "the graph", func(f onnxField) error {
-		switch {
-		case f.kind != protowire.BytesType:
-		case f.num == onnxGraphSparse:
-			return fmt.Errorf("%w: sparse weights", ErrUnsupported)
-		case f.num == onnxGraphNode:
-			return onnxNode(f.bytes, names)
-		case f.num == onnxGraphInitializer:
-			name, t, err := onnxTensor(f.bytes)
-			if err != nil {
-				return fmt.Errorf("tensor %q: %w", name, err)
-			}
-			if _, twice := sd.Get(name); twice {
-				return fmt.Errorf("%w: two tensors called %q", ErrCorrupt, name)
-			}
-			sd.Set(name, t)
-		}
-		return nil
-	})
+// both is an error that is another one too, which its text does not say.
+type both struct {
+	error
+	too error
 }
+
+func (b *both) Unwrap() []error { return []error{b.error, b.too} }
 
 // onnxNode notes what a layer's weight and bias should be called.
-func onnxNode(message []byte, names map[string]string) error {
-	var inputs []string
-	var name, op string
-	err := onnxFields(message, "a node", func(f onnxField) error {
-		switch f.num {
-		case onnxNodeInput:
-			inputs = append(inputs, string(f.bytes))
-		case onnxNodeName:
-			name = string(f.bytes)
-		case onnxNodeOpType:
-			op = string(f.bytes)
-		}
-		return nil
-	})
-	if err != nil || op != "Conv" && op != "ConvTranspose" && op != "Gemm" {
-		return err
+func onnxNode(n *onnxpb.NodeProto, names map[string]string) {
+	op := n.GetOpType()
+	if op != "Conv" && op != "ConvTranspose" && op != "Gemm" {
+		return
 	}
-	module := onnxModule(name, op)
+	module := onnxModule(n.GetName(), op)
 	for i, part := range []string{".weight", ".bias"} {
-		if module != "" && i+1 < len(inputs) && strings.HasPrefix(inputs[i+1], "onnx::") {
-			names[inputs[i+1]] = module + part
+		if module != "" && i+1 < len(n.Input) && strings.HasPrefix(n.Input[i+1], "onnx::") {
+			names[n.Input[i+1]] = module + part
 		}
 	}
-	return nil
 }
 
 // onnxModule is the module that PyTorch's exporter named a node after: layer1.0.conv1 of
@@ -212,87 +137,4 @@ func renamed(sd *StateDict, names map[string]string) *StateDict {
 		out.Set(name, t)
 	}
 	return out
-}
-
-// onnxTensor reads a tensor and its name, which it also gives with an error.
-func onnxTensor(message []byte) (name string, t *Tensor, err error) {
-	t = &Tensor{}
-	var kind uint64
-	// Elements are in one of these, little-endian.
-	var raw []byte
-	var ints []uint64
-	external := false
-	err = onnxFields(message, "a tensor", func(f onnxField) error {
-		var err error
-		switch f.num {
-		case onnxTensorDims:
-			var dims []uint64
-			if dims, err = onnxInts(nil, f); err != nil {
-				return err
-			}
-			for _, d := range dims {
-				if d > mostONNX {
-					return fmt.Errorf("%w: a dimension of %d", ErrCorrupt, int64(d))
-				}
-				t.Shape = append(t.Shape, int(d))
-			}
-		case onnxTensorType:
-			kind = f.number
-		case onnxTensorName:
-			name = string(f.bytes)
-		case onnxTensorLocation:
-			external = f.number != 0
-		case onnxTensorRaw:
-			raw = append(raw, f.bytes...)
-		case onnxTensorFloats, onnxTensorDoubles:
-			switch f.kind {
-			case protowire.BytesType:
-				raw = append(raw, f.bytes...)
-			case protowire.Fixed32Type:
-				raw = binary.LittleEndian.AppendUint32(raw, uint32(f.number))
-			case protowire.Fixed64Type:
-				raw = binary.LittleEndian.AppendUint64(raw, f.number)
-			}
-		case onnxTensorInt32s, onnxTensorInt64s, onnxTensorUint64s:
-			ints, err = onnxInts(ints, f)
-		}
-		return err
-	})
-	if err != nil {
-		return name, nil, err
-	}
-	d, ok := onnxTypes[kind]
-	switch {
-	case external:
-		return name, nil, fmt.Errorf("%w: its values lie in another file; save the model in one", ErrUnsupported)
-	case !ok:
-		return name, nil, fmt.Errorf("%w: ONNX's element type %d", ErrUnsupported, kind)
-	case len(raw) > 0 && len(ints) > 0:
-		return name, nil, fmt.Errorf("%w: values in two places", ErrCorrupt)
-	}
-	width := d.size()
-	for _, v := range ints {
-		raw = append(raw, binary.LittleEndian.AppendUint64(nil, v)[:width]...)
-	}
-	n, ok := elements(t.Shape, mostONNX)
-	if !ok || int64(n)*int64(width) != int64(len(raw)) {
-		return name, nil, fmt.Errorf("%w: shape %v of %s does not have the %d bytes that are there", ErrCorrupt, t.Shape, d, len(raw))
-	}
-	t.Data, err = decode(d, raw, false)
-	return name, t, err
-}
-
-// onnxInts appends a repeated field of integers, packed or not.
-func onnxInts(to []uint64, f onnxField) ([]uint64, error) {
-	if f.kind == protowire.VarintType {
-		return append(to, f.number), nil
-	}
-	for b := f.bytes; len(b) > 0; {
-		v, n := protowire.ConsumeVarint(b)
-		if n < 0 {
-			return to, fmt.Errorf("%w: packed integers: %w", ErrCorrupt, protowire.ParseError(n))
-		}
-		to, b = append(to, v), b[n:]
-	}
-	return to, nil
 }
