@@ -8,9 +8,10 @@ import (
 	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/match"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // Policies lists what may become of the batch norms.
@@ -54,7 +55,7 @@ type Options struct {
 	Classes int
 	// Segment is set for a task with a class for every pixel. A classifier becomes a
 	// segmentation network for it, with a new neck before the new head and Dilate stages
-	// dilated, nil meaning resnet.Config.DefaultDilate.
+	// dilated, nil meaning zoo.DefaultDilate.
 	Segment bool
 	Dilate  *int
 	Seed    uint64
@@ -83,27 +84,30 @@ type Network struct {
 	// Base is the network as it was, frozen, but for the head, which is new, or of LwF has
 	// new rows, as the neck of a new segmentation network is, and modules of the method,
 	// which add nothing at first.
-	Base *resnet.Net
+	Base *graph.Graph
 	// Learner trains it; of LwF it has the outputs of the base before those of the new
 	// head.
-	Learner *resnet.Learner
+	Learner *graph.Learner
 	// Changes are those of the kernels, by the convolution's name.
 	Changes map[string]*peft.Delta
 	Options Options
 	// extension is what becomes of the base's description.
-	extension resnet.Extension
-	old       *resnet.Unit // base's head
-	kept      int          // see Kept
+	extension zoo.Extension
+	old       graph.Op // base's head
+	// fresh are the units that are new: the head, and the neck of a network that segments
+	// and did not.
+	fresh map[string]bool
+	kept  int // see Kept
 }
 
 // New prepares base for adaptation. base itself is left as it is. Starts and choices of
 // ranks that decompose large kernels take a while: see NewContext.
-func New(base *resnet.Net, opt Options) (*Network, error) {
+func New(base *graph.Graph, opt Options) (*Network, error) {
 	return NewContext(context.Background(), base, opt)
 }
 
 // NewContext is New until ctx ends.
-func NewContext(ctx context.Context, base *resnet.Net, opt Options) (*Network, error) {
+func NewContext(ctx context.Context, base *graph.Graph, opt Options) (*Network, error) {
 	m, err := opt.complete()
 	if err != nil {
 		return nil, err
@@ -125,14 +129,14 @@ func NewContext(ctx context.Context, base *resnet.Net, opt Options) (*Network, e
 			return nil, err
 		}
 	}
-	lo := resnet.LearnerOptions{FixedNorms: opt.fixedNorms(), ModuleNorms: m.module != nil, Learn: n.learns}
+	lo := graph.LearnerOptions{FixedNorms: opt.fixedNorms(), ModuleNorms: m.module != nil, Learn: n.learns}
 	if m.kind != "" {
 		specs, err := n.specs(ctx, m, sites)
 		if err != nil {
 			return nil, err
 		}
-		lo.Adapt = func(u *resnet.Unit) (*resnet.Adaption, error) {
-			s, ok := specs[u.Name]
+		lo.Adapt = func(at graph.Site) (*graph.Adaption, error) {
+			s, ok := specs[at.Name]
 			if !ok {
 				return nil, nil
 			}
@@ -205,8 +209,8 @@ func (m method) ranks(asked []int, name Method) ([]int, error) {
 
 // chosen are the convolutions that the patterns match, all but the first without any, and
 // none of the units that are fresh.
-func chosen(n *resnet.Net, patterns []string, fresh func(unit string) bool) ([]resnet.Site, error) {
-	all := slices.DeleteFunc(n.Sites(), func(s resnet.Site) bool { return fresh(s.Name) })
+func chosen(n *graph.Graph, patterns []string, fresh func(unit string) bool) ([]graph.Site, error) {
+	all := slices.DeleteFunc(n.Sites(), func(s graph.Site) bool { return fresh(s.Name) })
 	if len(patterns) == 0 {
 		return all[1:], nil
 	}
@@ -218,7 +222,7 @@ func chosen(n *resnet.Net, patterns []string, fresh func(unit string) bool) ([]r
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOption, err)
 	}
-	var sites []resnet.Site
+	var sites []graph.Site
 	for i, s := range all {
 		if matched[i] {
 			sites = append(sites, s)
@@ -229,19 +233,19 @@ func chosen(n *resnet.Net, patterns []string, fresh func(unit string) bool) ([]r
 
 // isFresh tells whether a unit is the new head, or the new neck.
 func (n *Network) isFresh(unit string) bool {
-	return unit == n.Base.Head.Name || n.extension.Dilate != nil && unit == n.Base.Neck.Name
+	return n.fresh[unit]
 }
 
 // learns tells which of the network's own parameters the method trains.
-func (n *Network) learns(p *resnet.Param) bool {
+func (n *Network) learns(p *graph.Param) bool {
 	switch {
 	case n.isFresh(p.Unit), p.Module && methods[n.Options.Method].module != nil:
 		return true
 	case n.Options.Method == Full || n.Options.Method == Scratch || n.Options.Method == LwF:
-		return p.Kind == resnet.Weight || p.Kind == resnet.Bias || n.affine()
+		return p.Kind == graph.Weight || p.Kind == graph.Bias || n.affine()
 	case n.Options.Method == Bias:
-		return p.Kind == resnet.Shift || p.Kind == resnet.Bias
-	case p.Kind == resnet.Gain || p.Kind == resnet.Shift:
+		return p.Kind == graph.Shift || p.Kind == graph.Bias
+	case p.Kind == graph.Gain || p.Kind == graph.Shift:
 		return n.affine()
 	}
 	return false
@@ -253,7 +257,7 @@ func (n *Network) affine() bool {
 }
 
 // specs describe the changes of the chosen kernels, ranks and all, by name.
-func (n *Network) specs(ctx context.Context, m method, sites []resnet.Site) (map[string]*site, error) {
+func (n *Network) specs(ctx context.Context, m method, sites []graph.Site) (map[string]*site, error) {
 	o := n.Options
 	all := make([]site, len(sites))
 	for i, s := range sites {
@@ -289,7 +293,7 @@ func (n *Network) specs(ctx context.Context, m method, sites []resnet.Site) (map
 }
 
 // change is the change of one kernel and how it is computed.
-func (n *Network) change(ctx context.Context, s *site, rng *rand.Rand) (*resnet.Adaption, error) {
+func (n *Network) change(ctx context.Context, s *site, rng *rand.Rand) (*graph.Adaption, error) {
 	d, err := peft.New(s.spec)
 	if err != nil {
 		return nil, err
@@ -298,18 +302,18 @@ func (n *Network) change(ctx context.Context, s *site, rng *rand.Rand) (*resnet.
 		return nil, err
 	}
 	n.Changes[s.Name] = d
-	a := &resnet.Adaption{Delta: d}
+	a := &graph.Adaption{Delta: d}
 	if p := n.Options.Precondition; p > 0 {
 		a.Precondition = func() { d.Precondition(p) }
 	}
 	for _, f := range d.Factors() {
-		a.Params = append(a.Params, &resnet.Param{Name: fmt.Sprintf("%s.%s.%s", s.Name, s.spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
+		a.Params = append(a.Params, &graph.Param{Name: fmt.Sprintf("%s.%s.%s", s.Name, s.spec.Kind, f.Name), Value: f.Value, Grad: f.Gradient()})
 	}
 	if d.Plan(n.Options.Batch, s.H, s.W) == peft.Materialised {
 		return a, nil
 	}
 	stages := d.Stages()
-	b := &resnet.Branch{
+	b := &graph.Branch{
 		Load:  func(i int, w []float32) { stages[i].Load(w) },
 		Store: func(i int, g []float32) { stages[i].Store(g) },
 	}

@@ -7,19 +7,20 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
-func base(t testing.TB, name string) *resnet.Net {
+func base(t testing.TB, name string) *graph.Graph {
 	t.Helper()
-	sd, err := model.ReadFile(filepath.Join("..", "resnet", "testdata", name+".pth"))
+	sd, err := model.ReadFile(filepath.Join("..", "zoo", "testdata", name+".pth"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := resnet.Load(sd, resnet.Options{})
+	n, err := zoo.Load(sd, zoo.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func descend(t testing.TB, n *Network, g []float32, rate float32) {
 	n.Learner.Updated()
 }
 
-func logits(t testing.TB, n *resnet.Net) []float32 {
+func logits(t testing.TB, n *graph.Graph) []float32 {
 	t.Helper()
 	p, err := n.Compile()
 	if err != nil {
@@ -120,11 +121,11 @@ func TestEveryMethodStartsAtTheNetworkAndChangesOnlyWhatItMay(t *testing.T) {
 					if s.Norm == nil {
 						continue
 					}
-					if got, want := !slices.Equal(s.Norm.Mean, was.Norm.Mean), policy == peft.NormStats || policy == peft.NormAffineStats; got != want && (got || lively) {
+					if got, want := !slices.Equal(s.Norm.BatchNorm().Mean, was.Norm.BatchNorm().Mean), policy == peft.NormStats || policy == peft.NormAffineStats; got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: statistics of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
 					want := policy == peft.NormAffine || policy == peft.NormAffineStats || Method(name) == Bias
-					if got := !slices.Equal(s.Norm.Bias, was.Norm.Bias); got != want && (got || lively) {
+					if got := !slices.Equal(s.Norm.BatchNorm().Bias, was.Norm.BatchNorm().Bias); got != want && (got || lively) {
 						t.Errorf("%s, %s, %s: shift of %s changed: %v", file, name, policy, s.Norm.Name, got)
 					}
 				}
@@ -152,7 +153,7 @@ func TestParametersAreTheFormulas(t *testing.T) {
 		{"resnet20", "chapter", nil, 89088 + 3*672 + 1376},
 		{"resnet20", Full, nil, 269722 - 650},
 	} {
-		b, err := resnet.New(c.arch, 10, resnet.NewOptions{})
+		b, err := zoo.New(c.arch, 10, zoo.NewOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +161,7 @@ func TestParametersAreTheFormulas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		total := -(b.Head.Chain.Params())
+		total := -(b.Head.Conv().Chain.Params())
 		for _, p := range n.Learner.Params() {
 			total += p.Len()
 		}
@@ -181,7 +182,7 @@ func TestOptionsThatMakeNoSenseAreErrors(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := New(b, Options{Method: Head}); !errors.Is(err, resnet.ErrUnknown) {
+	if _, err := New(b, Options{Method: Head}); !errors.Is(err, graph.ErrGraph) {
 		t.Errorf("no classes gave %v", err)
 	}
 	if _, err := ParseMethod("lorra"); !errors.Is(err, ErrOption) {
@@ -229,7 +230,7 @@ func TestAnAdapterOnItsBaseIsTheAdaptedNetwork(t *testing.T) {
 		if err := Graft(merged, back.Adapter("task")); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		net, err := resnet.Load(merged, resnet.Options{})
+		net, err := zoo.Load(merged, zoo.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

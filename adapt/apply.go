@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // Apply is a copy of base with adapters of a file in it, whatever their methods: changes
@@ -17,7 +18,7 @@ import (
 // adapters', nil for all; weights nil are ones. The error wraps peft.ErrBase for another
 // base, and peft.ErrLossy for what cannot be mixed: extensions, or tensors in place of
 // others, of two adapters or with another weight than 1.
-func Apply(base *resnet.Net, file *peft.File, names []string, weights []float64) (*resnet.Net, error) {
+func Apply(base *graph.Graph, file *peft.File, names []string, weights []float64) (*graph.Graph, error) {
 	adapters := file.Adapters
 	if names != nil {
 		adapters = nil
@@ -63,7 +64,7 @@ func unweighted(a *peft.Adapter, weight float64) error {
 }
 
 // apply is the network of a state dict with adapters in it.
-func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*resnet.Net, error) {
+func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*graph.Graph, error) {
 	merged, err := peft.Merge(sd, weights, adapters...)
 	if err != nil {
 		return nil, err
@@ -71,11 +72,11 @@ func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*
 	if err := Graft(merged, adapters...); err != nil {
 		return nil, err
 	}
-	return resnet.Load(merged, resnet.Options{})
+	return zoo.Load(merged, zoo.Options{})
 }
 
 // Graft puts what adapters extend a network by into its description, in a state dict as
-// resnet.Net.StateDict makes it where the tensors were put already: what peft.Merge, which
+// graph.Graph.StateDict makes it where the tensors were put already: what peft.Merge, which
 // knows no networks, leaves undone. The error wraps peft.ErrLossy where two adapters have
 // modules at one unit, or both make a segmentation network.
 func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
@@ -83,7 +84,7 @@ func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
 	if err != nil {
 		return err
 	}
-	if err := resnet.Extend(sd, e); err != nil {
+	if err := zoo.Extend(sd, e); err != nil {
 		return err
 	}
 	for _, a := range adapters {
@@ -120,19 +121,19 @@ func placed(parts []Part, how string) ([]*peft.Adapter, error) {
 }
 
 // Extension is what an adapter extends its network by.
-func Extension(a *peft.Adapter) (resnet.Extension, error) {
+func Extension(a *peft.Adapter) (zoo.Extension, error) {
 	return added([]*peft.Adapter{a})
 }
 
 // added are the extensions of adapters, together.
-func added(adapters []*peft.Adapter) (resnet.Extension, error) {
+func added(adapters []*peft.Adapter) (zoo.Extension, error) {
 	owner := map[string]string{}
-	all := resnet.Extension{Modules: map[string][]resnet.ModuleSpec{}}
+	all := zoo.Extension{Modules: map[string][]graph.ModuleSpec{}}
 	for _, a := range adapters {
 		if len(a.Added) == 0 {
 			continue
 		}
-		var e resnet.Extension
+		var e zoo.Extension
 		d := json.NewDecoder(bytes.NewReader(a.Added))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&e); err != nil {
@@ -155,7 +156,7 @@ func added(adapters []*peft.Adapter) (resnet.Extension, error) {
 }
 
 // encode is an extension as adapters hold it, nil for none.
-func encode(e resnet.Extension) (json.RawMessage, error) {
+func encode(e zoo.Extension) (json.RawMessage, error) {
 	if len(e.Modules) == 0 && e.Dilate == nil {
 		return nil, nil
 	}

@@ -5,12 +5,12 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nn"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // A step forwards and backwards of ResNet-20 on 64 images, for each method.
 func BenchmarkStep(b *testing.B) {
-	base, err := resnet.New("resnet20", 10, resnet.NewOptions{})
+	base, err := zoo.New("resnet20", 10, zoo.NewOptions{})
 	if err != nil {
 		b.Fatal(err)
 	}

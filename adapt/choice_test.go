@@ -9,8 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // spent is what the changes of a network cost.
@@ -87,7 +88,7 @@ func TestTheLeastBudget(t *testing.T) {
 }
 
 // withRank is made-up gradients of the given rank, and noise.
-func withRank(n *resnet.Net, rank int, noise float64) map[string][]float32 {
+func withRank(n *graph.Graph, rank int, noise float64) map[string][]float32 {
 	rng := rand.New(rand.NewPCG(3, 3))
 	g := map[string][]float32{}
 	for _, s := range n.Sites() {
@@ -115,7 +116,7 @@ func withRank(n *resnet.Net, rank int, noise float64) map[string][]float32 {
 
 // Of a gradient of rank 2 rules find 2, and a large budget spends no more.
 func TestRanksOfAGradientAreFound(t *testing.T) {
-	b, err := resnet.New("resnet20", 10, resnet.NewOptions{})
+	b, err := zoo.New("resnet20", 10, zoo.NewOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,12 +6,12 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo/letters"
 )
 
 // One network in memory, and a task chosen while the program runs.
 func ExampleTasks() {
-	net, err := resnet.Embedded()
+	net, err := letters.Net()
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func ExampleTasks() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		fmt.Println(name, n.Classes)
+		fmt.Println(name, n.Classes())
 	}
 	// Output:
 	// digits 10

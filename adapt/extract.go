@@ -7,9 +7,9 @@ import (
 	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // ExtractOptions are the choices of Extract.
@@ -40,7 +40,7 @@ type Extracted struct {
 
 // site is a kernel with a change.
 type site struct {
-	resnet.Site
+	graph.Site
 	spec        peft.Spec
 	base, delta []float32 // delta is what fine-tuning made of it, where that is known
 	skip        bool      // of a budget nothing was left for it
@@ -51,7 +51,7 @@ type site struct {
 // differ, whole: the head, batch norms and biases. The head may have other classes.
 // Errors wrap peft.ErrBase where the networks are not of one architecture, ErrOption for
 // options, or are those of peft.Extract.
-func Extract(ctx context.Context, base, tuned *resnet.Net, opt ExtractOptions) (*Extracted, error) {
+func Extract(ctx context.Context, base, tuned *graph.Graph, opt ExtractOptions) (*Extracted, error) {
 	m, ok := methods[opt.Method]
 	if !ok {
 		_, err := ParseMethod(string(opt.Method))
@@ -132,7 +132,7 @@ func (e *Extracted) fit(ctx context.Context, s site, rule peft.Rule) (Change, er
 
 // sameNetwork are the state dicts of two networks with the same tensors, those of the
 // head having any number of outputs.
-func sameNetwork(base, tuned *resnet.Net) (was, is *model.StateDict, err error) {
+func sameNetwork(base, tuned *graph.Graph) (was, is *model.StateDict, err error) {
 	if was, err = base.StateDict(); err != nil {
 		return nil, nil, err
 	}
@@ -156,7 +156,7 @@ func sameNetwork(base, tuned *resnet.Net) (was, is *model.StateDict, err error) 
 }
 
 // tuned are the convolutions whose kernels differ, and the names of all kernels.
-func (m method) tuned(base *resnet.Net, was, is *model.StateDict) ([]site, map[string]bool, error) {
+func (m method) tuned(base *graph.Graph, was, is *model.StateDict) ([]site, map[string]bool, error) {
 	var sites []site
 	kernels := map[string]bool{}
 	for _, s := range base.Sites() {
@@ -208,16 +208,16 @@ func spend(budget int64, sites []site) error {
 }
 
 // policy is the batch-norm policy that leaves such tensors.
-func policy(n *resnet.Net, extra *model.StateDict) peft.NormPolicy {
+func policy(n *graph.Graph, extra *model.StateDict) peft.NormPolicy {
 	has := func(name string) bool {
 		_, ok := extra.Get(name)
 		return ok
 	}
 	affine, stats := false, false
-	for _, s := range n.Sites() {
-		if s.Norm != nil {
-			affine = affine || has(s.Norm.Name+".weight") || has(s.Norm.Name+".bias")
-			stats = stats || has(s.Norm.Name+".running_mean") || has(s.Norm.Name+".running_var")
+	for _, node := range n.Nodes {
+		if _, ok := node.Op.(*graph.BatchNorm); ok {
+			affine = affine || has(node.Name+".weight") || has(node.Name+".bias")
+			stats = stats || has(node.Name+".running_mean") || has(node.Name+".running_var")
 		}
 	}
 	switch {

@@ -5,8 +5,9 @@ import (
 	"math"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // What was trained as a low-rank change is found again, whatever the kind.
@@ -43,7 +44,7 @@ func TestExtractionFindsWhatHasThatRank(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", method, err)
 		}
-		got, err := resnet.Load(merged, resnet.Options{})
+		got, err := zoo.Load(merged, zoo.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", method, err)
 		}
@@ -89,7 +90,7 @@ func TestWhatCannotBeExtractedIsAnError(t *testing.T) {
 	b, tuned := base(t, "cifar_pad"), base(t, "cifar_pad")
 	tuned.Randomise(3)
 	for name, c := range map[string]struct {
-		base *resnet.Net
+		base *graph.Graph
 		opt  ExtractOptions
 		want error
 	}{

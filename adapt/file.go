@@ -32,11 +32,7 @@ func (n *Network) File(base *model.StateDict, name string) (*peft.File, error) {
 		return nil, err
 	}
 	a.Extra = replaced(base, after, nil)
-	e := n.extension
-	if methods[n.Options.Method].module != nil {
-		e.Modules = n.Base.ModuleSpecs()
-	}
-	if a.Added, err = encode(e); err != nil {
+	if a.Added, err = encode(n.extension); err != nil {
 		return nil, err
 	}
 	return Bind(base, a)

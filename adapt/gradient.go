@@ -12,8 +12,8 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // GradientImages is how many images Gradients looks at where it is not told.
@@ -31,7 +31,7 @@ const GradientImages = 512
 //
 // The result does not depend on workers, 0 for all. Errors wrap ErrOption for options and
 // for segmentation networks, or are the set's.
-func Gradients(ctx context.Context, base *resnet.Net, set dataset.Set, opt Options, images, workers int) (map[string][]float32, error) {
+func Gradients(ctx context.Context, base *graph.Graph, set dataset.Set, opt Options, images, workers int) (map[string][]float32, error) {
 	m, err := opt.complete()
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func Gradients(ctx context.Context, base *resnet.Net, set dataset.Set, opt Optio
 	switch {
 	case m.kind == "":
 		return nil, fmt.Errorf("%w: method %s changes no kernels", ErrOption, opt.Method)
-	case base.Segment || opt.Segment:
+	case base.Segments() || opt.Segment:
 		return nil, fmt.Errorf("%w: gradients of a segmentation network", ErrOption)
 	case images < 0:
 		return nil, fmt.Errorf("%w: gradients of %d images", ErrOption, images)
@@ -76,8 +76,8 @@ type sample struct {
 }
 
 // run gives f what the learner makes of each batch. Its norms work as in training.
-func (s *sample) run(ctx context.Context, n *resnet.Net, learn func(*resnet.Param) bool, f func(l *resnet.Learner, labels []int, logits []float32) error) error {
-	l, err := n.NewLearner(resnet.LearnerOptions{FixedNorms: s.opt.fixedNorms(), Learn: learn})
+func (s *sample) run(ctx context.Context, n *graph.Graph, learn func(*graph.Param) bool, f func(l *graph.Learner, labels []int, logits []float32) error) error {
+	l, err := n.NewLearner(graph.LearnerOptions{FixedNorms: s.opt.fixedNorms(), Learn: learn})
 	if err != nil {
 		return err
 	}
@@ -102,14 +102,17 @@ func (s *sample) run(ctx context.Context, n *resnet.Net, learn func(*resnet.Para
 }
 
 // discriminant is base with the head of linear discriminant analysis.
-func (s *sample) discriminant(ctx context.Context, base *resnet.Net) (*resnet.Net, error) {
+func (s *sample) discriminant(ctx context.Context, base *graph.Graph) (*graph.Graph, error) {
 	n := base.Clone()
-	width := n.Head.Chain.In()
+	if n.Head == nil || !n.Head.Conv().Linear {
+		return nil, fmt.Errorf("%w: %s does not end in a linear layer, for which there is a closed form", ErrOption, n.Arch)
+	}
+	width := n.Head.Conv().Chain.In()
 	// A head that hands on what it reads makes logits of the features.
 	if err := n.SetHead(width, 0); err != nil {
 		return nil, err
 	}
-	head := n.Head.Chain.Stages[0]
+	head := n.Head.Conv().Chain.Stages[0]
 	clear(head.Weight)
 	clear(head.Bias)
 	for i := range width {
@@ -117,7 +120,7 @@ func (s *sample) discriminant(ctx context.Context, base *resnet.Net) (*resnet.Ne
 	}
 	var features []float64
 	var labels []int
-	err := s.run(ctx, n, func(*resnet.Param) bool { return false }, func(_ *resnet.Learner, l []int, x []float32) error {
+	err := s.run(ctx, n, func(*graph.Param) bool { return false }, func(_ *graph.Learner, l []int, x []float32) error {
 		for _, v := range x {
 			if v-v != 0 {
 				return fmt.Errorf("%w: the network gives %g for images of %s", ErrOption, v, s.set.Name())
@@ -134,7 +137,7 @@ func (s *sample) discriminant(ctx context.Context, base *resnet.Net) (*resnet.Ne
 	if err := n.SetHead(classes, 0); err != nil {
 		return nil, err
 	}
-	head = n.Head.Chain.Stages[0]
+	head = n.Head.Conv().Chain.Stages[0]
 	return n, discriminate(head.Weight, head.Bias, mat.NewDense(len(labels), width, features), labels, classes)
 }
 
@@ -206,12 +209,12 @@ func discriminate(weight, bias []float32, x *mat.Dense, labels []int, classes in
 }
 
 // gradients are those of the network in the kernels of sites.
-func (s *sample) gradients(ctx context.Context, n *resnet.Net, sites []resnet.Site) (map[string][]float32, error) {
-	learns := func(p *resnet.Param) bool {
-		return p.Kind == resnet.Weight && !p.Module && slices.ContainsFunc(sites, func(s resnet.Site) bool { return s.Name == p.Unit })
+func (s *sample) gradients(ctx context.Context, n *graph.Graph, sites []graph.Site) (map[string][]float32, error) {
+	learns := func(p *graph.Param) bool {
+		return p.Kind == graph.Weight && !p.Module && slices.ContainsFunc(sites, func(s graph.Site) bool { return s.Name == p.Unit })
 	}
 	sums := map[string][]float64{}
-	err := s.run(ctx, n, learns, func(l *resnet.Learner, labels []int, logits []float32) error {
+	err := s.run(ctx, n, learns, func(l *graph.Learner, labels []int, logits []float32) error {
 		g := make([]float32, len(logits))
 		nn.CrossEntropy(g, logits, labels, s.set.Classes(), 0, s.workers)
 		if err := l.Backward(ctx, g, s.workers); err != nil {

@@ -3,9 +3,9 @@ package adapt
 import (
 	"fmt"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // Before is what the second adapter of an LwF file is called: the one for the classes that
@@ -18,28 +18,28 @@ func (n *Network) Kept() int { return n.kept }
 
 // Net is the network for the new classes, with what was learnt so far, in memory of its
 // own: the learner's, of LwF without the outputs for the old classes.
-func (n *Network) Net() (*resnet.Net, error) {
+func (n *Network) Net() (*graph.Graph, error) {
 	net, err := n.Learner.Net()
 	if err != nil || n.kept == 0 {
 		return net, err
 	}
-	return net.Outputs(n.kept, net.Classes)
+	return net.SelectOutputs(n.kept, net.Classes())
 }
 
 // Old is the network for the classes that the base told apart before, with what was learnt
 // so far: of LwF with those outputs as they are now, of other methods with the base's own
 // head put back. How much worse than the base it is at them is how much was forgotten.
-func (n *Network) Old() (*resnet.Net, error) {
+func (n *Network) Old() (*graph.Graph, error) {
 	net, err := n.Learner.Net()
 	switch {
 	case err != nil:
 		return nil, err
 	case n.kept > 0:
-		return net.Outputs(0, n.kept)
+		return net.SelectOutputs(0, n.kept)
 	case n.extension.Dilate != nil:
 		return nil, fmt.Errorf("%w: a segmentation network has no place for the classifier's head", ErrOption)
 	}
-	net.Head, net.Classes = n.old, n.old.Chain.Out()
+	net.Head.Op = n.old
 	return net, nil
 }
 
@@ -51,7 +51,7 @@ func (n *Network) pair(base *model.StateDict, name string) (*peft.File, error) {
 	var both []*peft.Adapter
 	for _, part := range []struct {
 		name string
-		net  func() (*resnet.Net, error)
+		net  func() (*graph.Graph, error)
 	}{{name, n.Net}, {Before, n.Old}} {
 		net, err := part.net()
 		if err != nil {

@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo/letters"
 )
 
 func TestTheOldClassesAreAsTheyWereAtFirst(t *testing.T) {
@@ -17,13 +19,13 @@ func TestTheOldClassesAreAsTheyWereAtFirst(t *testing.T) {
 		b := base(t, file)
 		want := logits(t, b)
 		for _, m := range []Method{LwF, Full, Head, "lora", "bottleneck"} {
-			n, err := New(b, Options{Method: m, Classes: 3, Segment: b.Segment, Seed: 1})
+			n, err := New(b, Options{Method: m, Classes: 3, Segment: b.Segments(), Seed: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
 			kept := 0
 			if m == LwF {
-				kept = b.Classes
+				kept = b.Classes()
 			}
 			if n.Kept() != kept || n.Learner.Classes() != kept+3 {
 				t.Errorf("%s, %s: %d outputs of %d are kept, want %d of %d", file, m, n.Kept(), n.Learner.Classes(), kept, kept+3)
@@ -35,8 +37,8 @@ func TestTheOldClassesAreAsTheyWereAtFirst(t *testing.T) {
 			if got := logits(t, old); !slices.Equal(got, want) {
 				t.Errorf("%s, %s: other logits of the old classes", file, m)
 			}
-			if net, err := n.Net(); err != nil || net.Classes != 3 {
-				t.Errorf("%s, %s: a network of %d classes (%v)", file, m, net.Classes, err)
+			if net, err := n.Net(); err != nil || net.Classes() != 3 {
+				t.Errorf("%s, %s: a network of %d classes (%v)", file, m, net.Classes(), err)
 			}
 		}
 	}
@@ -61,7 +63,7 @@ func TestAFileOfLwFHasBothTasks(t *testing.T) {
 		if !slices.Equal(tasks.Names(), []string{name, Before}) {
 			t.Errorf("tasks %q", tasks.Names())
 		}
-		for task, want := range map[string]func() (*resnet.Net, error){"": n.Net, name: n.Net, Before: n.Old} {
+		for task, want := range map[string]func() (*graph.Graph, error){"": n.Net, name: n.Net, Before: n.Old} {
 			got, err := tasks.Switch(task)
 			if err != nil {
 				t.Fatal(err)
@@ -95,7 +97,7 @@ func TestLwFForgetsLessThanHalfOfWhatFullDoes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("trains for some seconds: not in short mode")
 	}
-	b, err := resnet.Embedded()
+	b, err := letters.Net()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,18 +110,18 @@ func TestLwFForgetsLessThanHalfOfWhatFullDoes(t *testing.T) {
 	}
 	const task = "glyphs:digits,train=400,test=200"
 	digits := open(task, dataset.Train)
-	accuracy := func(net *resnet.Net, s dataset.Set) float64 {
+	accuracy := func(net *graph.Graph, s dataset.Set) float64 {
 		p, err := net.Compile()
 		if err != nil {
 			t.Fatal(err)
 		}
-		score, err := resnet.Evaluate(t.Context(), p, s, resnet.EvalOptions{})
+		score, err := eval.Evaluate(t.Context(), p, s, eval.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return score.Accuracy()
 	}
-	letters := open(resnet.EmbeddedData+",test=200", dataset.Test)
+	letters := open(letters.Data+",test=200", dataset.Test)
 	knew := accuracy(b, letters)
 	teacher, err := b.Compile()
 	if err != nil {

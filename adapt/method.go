@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // ErrOption is wrapped by errors about options that make no sense.
@@ -38,9 +39,9 @@ type method struct {
 	axes  string
 	norms peft.NormPolicy // by default
 	rank  []int           // by default; its length is how many there are
-	// module makes what stands beside a unit, of a rank of one number or none and with
-	// the scale asked for, 0 for its own; nil for none.
-	module func(u *resnet.Unit, rank []int, scale float64, rng *rand.Rand) *resnet.Module
+	// module makes what stands beside a convolution, of a rank of one number or none; nil
+	// for none.
+	module func(c *conv.Chain, rank []int, rng *rand.Rand) *graph.Module
 }
 
 var methods = map[Method]method{

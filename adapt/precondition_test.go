@@ -11,13 +11,14 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // factors are those of a ResNet-20 after some steps of plain gradient descent.
-func factors(t *testing.T, net *resnet.Net, opt Options, rate float32, workers int) (losses []float64, params map[string][]float32, n *Network) {
+func factors(t *testing.T, net *graph.Graph, opt Options, rate float32, workers int) (losses []float64, params map[string][]float32, n *Network) {
 	t.Helper()
 	n, err := New(net, opt)
 	if err != nil {
@@ -53,7 +54,7 @@ func factors(t *testing.T, net *resnet.Net, opt Options, rate float32, workers i
 }
 
 func TestPreconditionedTraining(t *testing.T) {
-	net, err := resnet.New("resnet20", 10, resnet.NewOptions{Seed: 1})
+	net, err := zoo.New("resnet20", 10, zoo.NewOptions{Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,7 @@ func TestPreconditionedTrainingResumes(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		job := train.Job{Learner: n.Learner, Data: data, Preprocess: n.Base.Config.Preprocess, Recipe: train.Recipe{Epochs: 2, Batch: 6, Rate: .01, Clip: 1},
+		job := train.Job{Learner: n.Learner, Data: data, Preprocess: n.Base.Preprocess, Recipe: train.Recipe{Epochs: 2, Batch: 6, Rate: .01, Clip: 1},
 			What: fmt.Sprint(damping), Checkpoint: file, Resume: true, Workers: 1 + steps%2, Progress: func(train.Progress) {
 				if steps--; steps == 0 {
 					cancel()

@@ -7,9 +7,10 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // pixelStep is step for a segmentation task, in whose masks every class occurs.
@@ -90,10 +91,10 @@ func TestAClassifierIsAdaptedToSegmentationAndItsFileMakesTheSameNetwork(t *test
 			if err != nil {
 				t.Fatalf("%s, %s: %v", name, m, err)
 			}
-			if !got.Segment || got.Dilate != want.Dilate || !slices.Equal(logits(t, got), logits(t, want)) {
+			if !got.Segments() || zoo.Dilated(got) != zoo.Dilated(want) || !slices.Equal(logits(t, got), logits(t, want)) {
 				t.Errorf("%s, %s: another network than what was trained", name, m)
 			}
-			if image, err := tasks.Switch("image"); err != nil || image.Segment {
+			if image, err := tasks.Switch("image"); err != nil || image.Segments() {
 				t.Errorf("%s, %s: the other task: %v", name, m, err)
 			}
 			if _, err := Apply(b, read, []string{"pixels"}, []float64{.5}); !errors.Is(err, peft.ErrLossy) {
@@ -115,8 +116,8 @@ func TestSegmentationIsRefusedWhereItCannotBe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Base.Dilate != 2 {
-		t.Errorf("%d stages dilate, want 2", n.Base.Dilate)
+	if zoo.Dilated(n.Base) != 2 {
+		t.Errorf("%d stages dilate, want 2", zoo.Dilated(n.Base))
 	}
 	for what, o := range map[string]Options{
 		"an image's class for pixels":     {Method: "cp", Classes: 3},
@@ -134,12 +135,12 @@ func TestSegmentationIsRefusedWhereItCannotBe(t *testing.T) {
 		{Method: "cp", Classes: 3, Segment: true, Dilate: new(3)}, {Method: "cp", Classes: 3, Segment: true, Dilate: new(-1)},
 		{Method: "cp", Classes: 300, Segment: true},
 	} {
-		if _, err := New(b, o); !errors.Is(err, resnet.ErrUnknown) {
+		if _, err := New(b, o); !errors.Is(err, zoo.ErrUnknown) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
 	small := b.Clone()
-	s := small.Sites()[1].Unit
+	s := small.Sites()[1]
 	k := s.Chain.Stages[0]
 	rank := min(k.Shape[0], k.Shape[1])
 	half := *k
@@ -148,7 +149,7 @@ func TestSegmentationIsRefusedWhereItCannotBe(t *testing.T) {
 	for i := range k.Shape[0] {
 		one.Weight[i*k.Shape[0]+i] = 1
 	}
-	s.Chain = &conv.Chain{Kind: conv.SVD, Rank: []int{rank}, Stages: []*conv.Kernel{&half, one}}
+	s.Op = &graph.Conv{Chain: &conv.Chain{Kind: conv.SVD, Rank: []int{rank}, Stages: []*conv.Kernel{&half, one}}}
 	if _, err := New(small, Options{Method: BN, Classes: 3, Segment: true}); !errors.Is(err, ErrOption) {
 		t.Errorf("a compressed network: %v", err)
 	}

@@ -11,14 +11,14 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
 )
 
 // anyGradients are made-up gradients of all kernels.
-func anyGradients(n *resnet.Net) map[string][]float32 {
+func anyGradients(n *graph.Graph) map[string][]float32 {
 	rng := rand.New(rand.NewPCG(1, 2))
 	g := map[string][]float32{}
 	for _, s := range n.Sites() {

@@ -4,23 +4,23 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // Tasks is one frozen network and the adapters of several tasks, between which a
 // program switches while it runs. There is one copy of the network: what a task does
 // not change it shares.
 type Tasks struct {
-	base *resnet.Net
+	base *graph.Graph
 	sd   *model.StateDict
 	file *peft.File
 }
 
 // NewTasks checks that file's adapters belong to base, whose weights nobody may write
 // to from then on; see peft.File.Check.
-func NewTasks(base *resnet.Net, file *peft.File, force bool) (*Tasks, error) {
+func NewTasks(base *graph.Graph, file *peft.File, force bool) (*Tasks, error) {
 	sd, err := base.StateDict()
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func NewTasks(base *resnet.Net, file *peft.File, force bool) (*Tasks, error) {
 }
 
 // Base is the network without any adapter.
-func (t *Tasks) Base() *resnet.Net { return t.base }
+func (t *Tasks) Base() *graph.Graph { return t.base }
 
 // Names lists the tasks.
 func (t *Tasks) Names() []string { return names(t.file) }
@@ -48,7 +48,7 @@ func names(f *peft.File) []string {
 // Switch is the network for a task. Its kernels that the task changes are memory of its
 // own; all its other tensors are the base's or the adapter's, which must not be
 // written to. Networks of several tasks may be used at the same time.
-func (t *Tasks) Switch(name string) (*resnet.Net, error) {
+func (t *Tasks) Switch(name string) (*graph.Graph, error) {
 	a, err := Pick(t.file, name)
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func quoted(names []string) string {
 
 // Sites are the convolutions of a network and its linear head, as file formats need to
 // know them.
-func Sites(n *resnet.Net) []peft.Site {
+func Sites(n *graph.Graph) []peft.Site {
 	var sites []peft.Site
 	for _, s := range n.Sites() {
 		shape, g := s.Chain.Shape()

@@ -6,19 +6,19 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // trained is an adapter after two steps.
-func trained(t testing.TB, b *resnet.Net, method Method, name string, layers ...string) (*Network, *peft.File) {
+func trained(t testing.TB, b *graph.Graph, method Method, name string, layers ...string) (*Network, *peft.File) {
 	t.Helper()
 	return stepped(t, b, Options{Method: method, Classes: 3, Seed: uint64(len(name)), Layers: layers}, name)
 }
 
 // stepped is trained with all options.
-func stepped(t testing.TB, b *resnet.Net, o Options, name string) (*Network, *peft.File) {
+func stepped(t testing.TB, b *graph.Graph, o Options, name string) (*Network, *peft.File) {
 	t.Helper()
 	n, err := New(b, o)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestTasksShareWhatTheyDoNotChange(t *testing.T) {
 		t.Fatalf("tasks %q", tasks.Names())
 	}
 	before := logits(t, b)
-	nets := map[string]*resnet.Net{}
+	nets := map[string]*graph.Graph{}
 	for name, n := range map[string]*Network{"one": one, "two": two} {
 		net, err := tasks.Switch(name)
 		if err != nil {
@@ -83,7 +83,7 @@ func TestTasksShareWhatTheyDoNotChange(t *testing.T) {
 			}
 		}
 	}
-	if &nets["one"].Stem.Chain.Stages[0].Weight[0] != &nets["two"].Stem.Chain.Stages[0].Weight[0] {
+	if &nets["one"].Sites()[0].Chain.Stages[0].Weight[0] != &nets["two"].Sites()[0].Chain.Stages[0].Weight[0] {
 		t.Error("two tasks have two stems")
 	}
 	if !slices.Equal(logits(t, tasks.Base()), before) {

@@ -8,10 +8,11 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/internal/usage"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // trains times training steps (forwards, backwards, SGD with momentum) and forward
@@ -24,7 +25,7 @@ func trains(o options) error {
 		arch                 string
 		classes, batch, size int
 	}{{"resnet20", 10, 128, 32}, {"resnet18", 1000, 8, 224}} {
-		net, err := resnet.New(c.arch, c.classes, resnet.NewOptions{Projection: true})
+		net, err := zoo.New(c.arch, c.classes, zoo.NewOptions{Projection: true})
 		if err != nil {
 			return err
 		}
@@ -105,7 +106,7 @@ func trains(o options) error {
 }
 
 // step is a training step on x.
-func step(net *resnet.Net, o adapt.Options, x *conv.Map, threads int) (func(), error) {
+func step(net *graph.Graph, o adapt.Options, x *conv.Map, threads int) (func(), error) {
 	n, err := adapt.New(net, o)
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // kernel makes a kernel of g groups, each the sum of rank rank-1 tensors plus
@@ -376,7 +376,7 @@ func TestACompressedNetworkSurvivesItsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	net, err := resnet.Load(sd, resnet.Options{})
+	net, err := zoo.Load(sd, zoo.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +408,7 @@ func TestACompressedNetworkSurvivesItsFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := resnet.Load(read, resnet.Options{})
+		back, err := zoo.Load(read, zoo.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

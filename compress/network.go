@@ -5,12 +5,12 @@ import (
 	"strings"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // Sites are the targets of a network.
-func Sites(n *resnet.Net) []Target {
+func Sites(n *graph.Graph) []Target {
 	var targets []Target
 	for _, s := range n.Sites() {
 		targets = append(targets, Target{Name: s.Name, Chain: s.Chain, Linear: s.Linear, H: s.H, W: s.W})

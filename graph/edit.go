@@ -9,10 +9,9 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 )
 
-// normOf is the batch norm behind a convolution, which may be separated from it by the
-// sums of adapters; nil if there is none.
-func (g *Graph) normOf(n *Node) *Node {
-	by := g.consumers()
+// normBehind is the batch norm behind a convolution, which may be separated from it by the
+// sums of adapters; nil if there is none. by are the consumers of all nodes.
+func normBehind(n *Node, by map[*Node][]*Node) *Node {
 	for {
 		var next *Node
 		for _, r := range by[n] {
@@ -62,7 +61,7 @@ func convBefore(norm *Node) *Node {
 // by the next alone.
 func (g *Graph) unitEnd(n *Node) *Node {
 	by := g.consumers()
-	end := g.normOf(n)
+	end := normBehind(n, by)
 	if end == nil {
 		end = n
 	}
@@ -300,4 +299,47 @@ func NewConv(shape [4]int, g conv.Geometry, bias bool) *conv.Chain {
 		k.Bias = make([]float32, shape[0])
 	}
 	return conv.NewDense(k)
+}
+
+// Randomise gives every convolution and batch norm random weights, as networks begin
+// (SetNormal, NewBatchNorm); chains become ordinary convolutions. Adapters' own layers
+// begin anew too, and add nothing at first: the last of each is zero. The head stays: see
+// SetHead.
+func (g *Graph) Randomise(seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0x6c6f7772616e6b))
+	// The layers whose outputs are scaled and added are the last of adapters.
+	last := map[*Node]bool{}
+	for _, n := range g.Nodes {
+		if _, ok := n.Op.(*Scale); ok && moduleOf(n.Name) != "" {
+			x := n.In[0]
+			for x.Conv() == nil && moduleOf(x.Name) != "" {
+				if _, norm := x.Op.(*BatchNorm); norm {
+					break
+				}
+				x = x.In[0]
+			}
+			last[x] = true
+		}
+	}
+	for _, n := range g.Nodes {
+		switch op := n.Op.(type) {
+		case *Conv:
+			if n == g.Head {
+				continue
+			}
+			shape, geometry := op.Chain.Shape()
+			c := NewConv(shape, geometry, op.Chain.Last().Bias != nil)
+			if !last[n] {
+				SetNormal(c.Stages[0], rng)
+			}
+			n.Op = &Conv{Chain: c, Linear: op.Linear}
+		case *BatchNorm:
+			m := NewBatchNorm(len(op.Weight))
+			m.Eps = op.Eps
+			if last[n] {
+				clear(m.Weight)
+			}
+			n.Op = m
+		}
+	}
 }

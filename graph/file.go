@@ -46,6 +46,19 @@ func Described(m *model.Manifest) bool {
 	return json.Unmarshal(m.Network, &d) == nil && d.Nodes != nil
 }
 
+// describe is the description of the network in manifests.
+func (g *Graph) describe() (json.RawMessage, error) {
+	sd, err := g.StateDict()
+	if err != nil {
+		return nil, err
+	}
+	m, err := model.ReadManifest(sd)
+	if err != nil {
+		return nil, err
+	}
+	return m.Network, nil
+}
+
 // StateDict is the network as it is saved: the tensors under their PyTorch names, a
 // chain's stages under <name>.<stage>.weight and .bias, and a manifest from which Load
 // rebuilds the network. It aliases the network's weights.

@@ -53,6 +53,12 @@ func (n *Node) Conv() *Conv {
 	return c
 }
 
+// BatchNorm is the node's batch norm, nil if it is none.
+func (n *Node) BatchNorm() *BatchNorm {
+	m, _ := n.Op.(*BatchNorm)
+	return m
+}
+
 // Node is the node called name, or nil.
 func (g *Graph) Node(name string) *Node {
 	for _, n := range g.Nodes {
@@ -204,6 +210,8 @@ type Site struct {
 	*Node
 	// Chain is the node's.
 	Chain *conv.Chain
+	// Norm is the batch norm behind it, nil if there is none.
+	Norm *Node
 	// Linear is set for a linear layer.
 	Linear bool
 	// H, W is the size of the input map; 1×1 for a linear layer.
@@ -230,12 +238,13 @@ func (g *Graph) allSites() []Site {
 		panic(err)
 	}
 	at := map[*Node]Shape{}
+	by := g.consumers()
 	var sites []Site
 	for i, n := range g.Nodes {
 		at[n] = shapes[i]
 		if c := n.Conv(); c != nil {
 			h, w, _ := at[n.In[0]].Layout()
-			sites = append(sites, Site{Node: n, Chain: c.Chain, Linear: c.Linear, H: h, W: w})
+			sites = append(sites, Site{Node: n, Chain: c.Chain, Norm: normBehind(n, by), Linear: c.Linear, H: h, W: w})
 		}
 	}
 	return sites

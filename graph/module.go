@@ -126,7 +126,7 @@ func (g *Graph) addModule(name string, m *Module) error {
 	if n == nil || n.Conv() == nil {
 		return fmt.Errorf("%w: no convolution is called so", ErrGraph)
 	}
-	norm := g.normOf(n)
+	norm := normBehind(n, g.consumers())
 	if norm == nil {
 		return fmt.Errorf("%w: it has no batch norm behind it", ErrShape)
 	}

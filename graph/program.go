@@ -11,12 +11,19 @@ import (
 // Program is a network ready to run in eval mode, with its batch norms folded. It keeps
 // its intermediate maps from one call to the next, so one program must not run on two
 // goroutines at a time.
-type Program struct{ *machine }
+type Program struct {
+	*machine
+	net *Graph
+}
 
 // Compile prepares the network for running. The program does not follow later changes of
 // the network.
 func (g *Graph) Compile() (*Program, error) {
-	m, err := newMachine(g.Clone(), false)
+	run := g.Clone()
+	if err := foldModules(run); err != nil {
+		return nil, err
+	}
+	m, err := newMachine(run, false)
 	if err != nil {
 		return nil, err
 	}
@@ -26,11 +33,11 @@ func (g *Graph) Compile() (*Program, error) {
 		}
 	}
 	m.assign(func(int) bool { return false })
-	return &Program{m}, nil
+	return &Program{m, g.Clone()}, nil
 }
 
 // Graph is the network that the program was compiled from.
-func (p *Program) Graph() *Graph { return p.graph }
+func (p *Program) Graph() *Graph { return p.net }
 
 // Forward runs the network on x, N×H×W×C, and returns its first output, N×classes logits
 // of a classifier, N×H×W×classes of a network that segments, which stays valid until the

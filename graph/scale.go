@@ -15,6 +15,8 @@ type Scale struct {
 	Value float64 `json:"value"`
 	// Place is set where the sum of an adapter's module follows; see AddModule.
 	Place Place `json:"place,omitempty"`
+	// channels, where not nil, stand in place of Value, one for each channel.
+	channels []float32
 }
 
 // Kind is "scale".
@@ -28,7 +30,7 @@ func (s *Scale) Shape(in []Shape) (Shape, error) {
 	return one(in)
 }
 
-func (s *Scale) kernel(mode) (kernel, error) { return &scaling{value: s.Value}, nil }
+func (s *Scale) kernel(mode) (kernel, error) { return &scaling{value: s.Value, scale: s.channels}, nil }
 
 type scaling struct {
 	value float64

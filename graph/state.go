@@ -46,6 +46,15 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 	if err != nil {
 		return err
 	}
+	if Described(manifest) {
+		own, err := l.graph.describe()
+		if err != nil {
+			return err
+		}
+		if string(own) != string(manifest.Network) {
+			return fmt.Errorf("%w: a state of another network, or of %s with other sizes, strides or dilations", ErrShape, l.graph.Arch)
+		}
+	}
 	for _, p := range l.params {
 		if p.Kind != Factor {
 			continue

@@ -3,15 +3,15 @@ package train
 import (
 	"fmt"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/parallel"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // average is an exponential moving average of a learner's parameters and statistics.
 type average struct {
 	decay  float64
-	params []*resnet.Param
+	params []*graph.Param
 	// live are the learner's own values, parameters first; slow is their average.
 	live, slow [][]float32
 }

@@ -15,14 +15,15 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // ErrDiverged is wrapped by the error of a run whose loss became NaN or infinite.
 var ErrDiverged = errors.New("train: diverged")
 
-// Learner is what a job trains; a *resnet.Learner is one.
+// Learner is what a job trains; a *graph.Learner is one.
 type Learner interface {
 	// Forward gives Classes logits for each image of x, or, where Segments, for each
 	// pixel; Backward then computes the
@@ -31,7 +32,7 @@ type Learner interface {
 	Backward(ctx context.Context, gradient []float32, workers int) error
 	Classes() int
 	Segments() bool
-	Params() []*resnet.Param
+	Params() []*graph.Param
 	// Statistics are values that Forward changes.
 	Statistics() [][]float32
 	// Updated is called when parameters or statistics were changed.
@@ -53,9 +54,7 @@ type Job struct {
 	Recipe     Recipe
 	// Validate, where not nil, is called after each epoch, while the learner has the
 	// weights that would come out.
-	Validate func(ctx context.Context) (resnet.Score, error)
-	// ValidateSegmentation is in place of Validate where the learner segments.
-	ValidateSegmentation func(ctx context.Context) (resnet.SegmentationScore, error)
+	Validate func(ctx context.Context) (eval.Score, error)
 	// Teacher, where not nil, gives logits for Recipe.Teaching, as many as the learner or
 	// Recipe.Kept, of pixels where the learner segments, those to ignore among them. What
 	// it returns need stay valid until its next call only.
@@ -263,20 +262,16 @@ func (r *run) epoch(ctx context.Context) error {
 
 // validate adds the validation's figures to an epoch's.
 func (r *run) validate(ctx context.Context, e *Epoch) error {
-	segments := r.Learner.Segments()
-	switch {
-	case segments && r.ValidateSegmentation != nil:
-		score, err := r.ValidateSegmentation(ctx)
-		if err != nil {
-			return err
-		}
-		e.ValLoss, e.ValAccuracy, e.ValMIoU = new(score.Loss), new(score.PixelAccuracy()), new(score.MeanIoU())
-	case !segments && r.Validate != nil:
-		score, err := r.Validate(ctx)
-		if err != nil {
-			return err
-		}
-		e.ValLoss, e.ValAccuracy = new(score.Loss), new(score.Accuracy())
+	if r.Validate == nil {
+		return nil
+	}
+	score, err := r.Validate(ctx)
+	if err != nil {
+		return err
+	}
+	e.ValLoss, e.ValAccuracy = new(score.Loss), new(score.Accuracy())
+	if score.Segments() {
+		e.ValMIoU = new(score.MeanIoU())
 	}
 	return nil
 }

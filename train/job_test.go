@@ -17,9 +17,11 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // stripes are images of 12×12 whose class shows in their colours, with noise.
@@ -48,20 +50,20 @@ func (s stripes) At(i int) (dataset.Image, int, error) {
 
 var preprocess = dataset.Preprocess{Mean: [3]float32{.5, .5, .5}, Std: [3]float32{.25, .25, .25}}
 
-func small(t testing.TB) *resnet.Net {
+func small(t testing.TB) *graph.Graph {
 	t.Helper()
-	sd, err := model.ReadFile("../resnet/testdata/cifar_pad.pth")
+	sd, err := model.ReadFile("../zoo/testdata/cifar_pad.pth")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := resnet.Load(sd, resnet.Options{})
+	n, err := zoo.Load(sd, zoo.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-func newLearner(t testing.TB, n *resnet.Net, opt resnet.LearnerOptions) *resnet.Learner {
+func newLearner(t testing.TB, n *graph.Graph, opt graph.LearnerOptions) *graph.Learner {
 	t.Helper()
 	l, err := n.NewLearner(opt)
 	if err != nil {
@@ -71,7 +73,7 @@ func newLearner(t testing.TB, n *resnet.Net, opt resnet.LearnerOptions) *resnet.
 }
 
 // values is everything that a learner has learnt.
-func values(t testing.TB, l *resnet.Learner) []float32 {
+func values(t testing.TB, l *graph.Learner) []float32 {
 	t.Helper()
 	sd, err := l.State()
 	if err != nil {
@@ -88,7 +90,7 @@ func values(t testing.TB, l *resnet.Learner) []float32 {
 }
 
 // program is what l has learnt so far, to be run on what preprocess gives.
-func program(l *resnet.Learner) (*resnet.Program, error) {
+func program(l *graph.Learner) (*graph.Program, error) {
 	n, err := l.Net()
 	if err != nil {
 		return nil, err
@@ -97,19 +99,19 @@ func program(l *resnet.Learner) (*resnet.Program, error) {
 	return n.Compile()
 }
 
-func validator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.Score, error) {
-	return func(ctx context.Context) (resnet.Score, error) {
+func validator(l *graph.Learner, set dataset.Set) func(context.Context) (eval.Score, error) {
+	return func(ctx context.Context) (eval.Score, error) {
 		p, err := program(l)
 		if err != nil {
-			return resnet.Score{}, err
+			return eval.Score{}, err
 		}
-		return resnet.Evaluate(ctx, p, set, resnet.EvalOptions{})
+		return eval.Evaluate(ctx, p, set, eval.Options{})
 	}
 }
 
 func TestANetworkLearnsAndTheLogSaysSo(t *testing.T) {
 	data := stripes{n: 120, classes: 6}
-	l := newLearner(t, small(t), resnet.LearnerOptions{})
+	l := newLearner(t, small(t), graph.LearnerOptions{})
 	log := filepath.Join(t.TempDir(), "log")
 	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, Validate: validator(l, data),
 		Recipe: Recipe{Epochs: 8, Batch: 20, Rate: .05, Momentum: .9, Seed: 1}}
@@ -158,14 +160,14 @@ func TestResumingGivesTheSameBits(t *testing.T) {
 				}
 			}
 		}
-		checkResuming(t, rt, net, job, func(j *Job, l *resnet.Learner) { j.Validate = validator(l, data) })
+		checkResuming(t, rt, net, job, func(j *Job, l *graph.Learner) { j.Validate = validator(l, data) })
 	})
 }
 
 // teacher is what n's first outputs are.
-func teacher(t *testing.T, n *resnet.Net, outputs int) func(context.Context, *conv.Map, int) ([]float32, error) {
+func teacher(t *testing.T, n *graph.Graph, outputs int) func(context.Context, *conv.Map, int) ([]float32, error) {
 	t.Helper()
-	first, err := n.Outputs(0, outputs)
+	first, err := n.SelectOutputs(0, outputs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,8 +179,8 @@ func teacher(t *testing.T, n *resnet.Net, outputs int) func(context.Context, *co
 }
 
 // checkResuming runs a job on learners of net, in one go and broken off at random.
-func checkResuming(t *testing.T, rt *rapid.T, net *resnet.Net, job Job, validate func(*Job, *resnet.Learner)) {
-	whole := newLearner(t, net, resnet.LearnerOptions{})
+func checkResuming(t *testing.T, rt *rapid.T, net *graph.Graph, job Job, validate func(*Job, *graph.Learner)) {
+	whole := newLearner(t, net, graph.LearnerOptions{})
 	job.Learner, job.Workers = whole, 1
 	validate(&job, whole)
 	want, err := job.Run(t.Context())
@@ -188,10 +190,10 @@ func checkResuming(t *testing.T, rt *rapid.T, net *resnet.Net, job Job, validate
 	path := filepath.Join(t.TempDir(), "checkpoint")
 	os.Remove(path)
 	var got []Epoch
-	var l *resnet.Learner
+	var l *graph.Learner
 	for breaks := 0; ; breaks++ {
 		ctx, cancel := context.WithCancel(t.Context())
-		l = newLearner(t, net, resnet.LearnerOptions{})
+		l = newLearner(t, net, graph.LearnerOptions{})
 		left := rapid.IntRange(1, 9).Draw(rt, "steps")
 		part := job
 		part.Learner, part.Workers, part.Checkpoint, part.Resume = l, 2, path, true
@@ -240,7 +242,7 @@ func chain(c *conv.Chain) *conv.Chain {
 func TestALossThatDivergesStopsTheRunAndKeepsTheCheckpoint(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint")
 	data := stripes{n: 60, classes: 6}
-	l := newLearner(t, small(t), resnet.LearnerOptions{})
+	l := newLearner(t, small(t), graph.LearnerOptions{})
 	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Checkpoint: path,
 		Recipe: Recipe{Epochs: 30, Batch: 20, Rate: 1e30, Warmup: 29, Momentum: .9, Decay: 1}}
 	// With batch norm weights may grow large before anything is infinite.
@@ -265,7 +267,7 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 	data := stripes{n: 30, classes: 6}
 	recipe := Recipe{Epochs: 1, Batch: 10}
 	run := func(data dataset.Set, recipe Recipe) error {
-		job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe}
+		job := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe}
 		_, err := job.Run(t.Context())
 		return err
 	}
@@ -277,7 +279,7 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 	if err := run(data, other); !errors.Is(err, ErrOtherJob) || !strings.Contains(err.Error(), "decay was 0 and is 0.5") {
 		t.Errorf("another decay gave %v", err)
 	}
-	what := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe, What: "lora"}
+	what := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess, Checkpoint: path, Resume: true, Recipe: recipe, What: "lora"}
 	if _, err := what.Run(t.Context()); !errors.Is(err, ErrOtherJob) || !strings.Contains(err.Error(), "lora") {
 		t.Errorf("another thing to train gave %v", err)
 	}
@@ -300,7 +302,7 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 
 func TestACheckpointThatCannotBeWrittenStopsTheRun(t *testing.T) {
 	data := stripes{n: 30, classes: 6}
-	job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess,
+	job := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess,
 		Checkpoint: filepath.Join(t.TempDir(), "missing", "checkpoint"), Recipe: Recipe{Epochs: 1, Batch: 10}}
 	if _, err := job.Run(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
@@ -309,7 +311,7 @@ func TestACheckpointThatCannotBeWrittenStopsTheRun(t *testing.T) {
 
 func TestBadDataAreErrors(t *testing.T) {
 	run := func(data dataset.Set) error {
-		job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10}}
+		job := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10}}
 		_, err := job.Run(t.Context())
 		return err
 	}
@@ -325,7 +327,7 @@ func TestBadDataAreErrors(t *testing.T) {
 			t.Errorf("label %d gave %v", bad, err)
 		}
 	}
-	frozen := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{Learn: func(*resnet.Param) bool { return false }}), Data: stripes{n: 10, classes: 6}, Preprocess: preprocess, Recipe: Recipe{Epochs: 1}}
+	frozen := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{Learn: func(*graph.Param) bool { return false }}), Data: stripes{n: 10, classes: 6}, Preprocess: preprocess, Recipe: Recipe{Epochs: 1}}
 	if _, err := frozen.Run(t.Context()); !errors.Is(err, ErrRecipe) {
 		t.Errorf("nothing to learn gave %v", err)
 	}
@@ -333,9 +335,9 @@ func TestBadDataAreErrors(t *testing.T) {
 
 func TestATeacherThatIsTheNetworkItselfTeachesNothing(t *testing.T) {
 	data := stripes{n: 40, classes: 6}
-	l := newLearner(t, small(t), resnet.LearnerOptions{FixedNorms: true})
+	l := newLearner(t, small(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
-	teacher := newLearner(t, small(t), resnet.LearnerOptions{FixedNorms: true})
+	teacher := newLearner(t, small(t), graph.LearnerOptions{FixedNorms: true})
 	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1, Teaching: 1},
 		Teacher: teacher.Forward}
 	if _, err := job.Run(t.Context()); err != nil {
@@ -384,7 +386,7 @@ func TestRatesFollowTheSchedule(t *testing.T) {
 }
 
 func TestGroupsAndKindsChooseRateAndDecay(t *testing.T) {
-	l := newLearner(t, small(t), resnet.LearnerOptions{})
+	l := newLearner(t, small(t), graph.LearnerOptions{})
 	r := Recipe{Decay: .1, Groups: []Group{{Match: "linear.*", Rate: 10, Decay: .3}}}.withDefaults()
 	o := newOptimiser(&r, l.Params())
 	for i, p := range o.params {
@@ -392,7 +394,7 @@ func TestGroupsAndKindsChooseRateAndDecay(t *testing.T) {
 		switch {
 		case strings.HasPrefix(p.Name, "linear."):
 			rate, decay = 10, .3
-		case p.Kind == resnet.Weight:
+		case p.Kind == graph.Weight:
 			decay = .1
 		}
 		if o.rate[i] != rate || o.decay[i] != decay {
@@ -402,7 +404,7 @@ func TestGroupsAndKindsChooseRateAndDecay(t *testing.T) {
 }
 
 func TestClippedGradientsHaveTheNorm(t *testing.T) {
-	l := newLearner(t, small(t), resnet.LearnerOptions{})
+	l := newLearner(t, small(t), graph.LearnerOptions{})
 	r := Recipe{Clip: .5}
 	var sum float64
 	for _, p := range l.Params() {
@@ -464,10 +466,10 @@ func TestACacheChangesNothingButTheTime(t *testing.T) {
 	data := stripes{n: 50, classes: 6}
 	recipe := Recipe{Epochs: 3, Batch: 16, Rate: .1, Seed: 3}
 	for _, from := range []string{"linear.", "layer3."} {
-		opt := resnet.LearnerOptions{FixedNorms: true, Learn: func(p *resnet.Param) bool {
+		opt := graph.LearnerOptions{FixedNorms: true, Learn: func(p *graph.Param) bool {
 			return strings.HasPrefix(p.Name, from) || strings.HasPrefix(p.Name, "linear.")
 		}}
-		run := func(cache int64, path string, stop int) (*resnet.Learner, error) {
+		run := func(cache int64, path string, stop int) (*graph.Learner, error) {
 			l := newLearner(t, small(t), opt)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -509,7 +511,7 @@ func TestACacheChangesNothingButTheTime(t *testing.T) {
 			t.Errorf("%s: without room for the cache: %v", from, err)
 		}
 	}
-	job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Cache: 1, Recipe: Recipe{Epochs: 1, Mixup: 1}}
+	job := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess, Cache: 1, Recipe: Recipe{Epochs: 1, Mixup: 1}}
 	if _, err := job.Run(t.Context()); !errors.Is(err, ErrRecipe) {
 		t.Errorf("mixup with a cache gave %v", err)
 	}

@@ -9,8 +9,8 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // given is a learner whose logits are given and whose gradient is kept.
@@ -34,8 +34,8 @@ func (l *given) SetState(*model.StateDict) error { return nil }
 func (l *given) State() (*model.StateDict, error) {
 	return model.NewStateDict(), nil
 }
-func (l *given) Params() []*resnet.Param {
-	return []*resnet.Param{{Name: "p", Value: make([]float32, 1), Grad: make([]float32, 1)}}
+func (l *given) Params() []*graph.Param {
+	return []*graph.Param{{Name: "p", Value: make([]float32, 1), Grad: make([]float32, 1)}}
 }
 
 // softmax is log softmax(x/t).
@@ -160,7 +160,7 @@ func TestWhatCannotBeKeptIsAnError(t *testing.T) {
 		"what can": {4, 2, 3, 20, nil},
 	} {
 		data := stripes{n: 10, classes: c.classes, label: func(int) int { return c.label }}
-		job := &Job{Learner: newLearner(t, small(t), resnet.LearnerOptions{}), Data: data, Preprocess: preprocess, Teacher: taught(c.taught),
+		job := &Job{Learner: newLearner(t, small(t), graph.LearnerOptions{}), Data: data, Preprocess: preprocess, Teacher: taught(c.taught),
 			Recipe: Recipe{Epochs: 1, Batch: 10, Kept: c.kept, Teaching: .5}}
 		if _, err := job.Run(t.Context()); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

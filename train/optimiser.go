@@ -5,16 +5,16 @@ import (
 	"math"
 	"path"
 
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/internal/parallel"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // optimiser is the recipe's, with what it remembers of each parameter.
 type optimiser struct {
 	recipe *Recipe
-	params []*resnet.Param
+	params []*graph.Param
 	// memory has a slice for each parameter: the velocity; or the averages of the
 	// gradient and of its square.
 	memory      [2][][]float32
@@ -24,7 +24,7 @@ type optimiser struct {
 // memoryNames are what files call them.
 var memoryNames = [2]string{"first", "second"}
 
-func newOptimiser(r *Recipe, params []*resnet.Param) *optimiser {
+func newOptimiser(r *Recipe, params []*graph.Param) *optimiser {
 	o := &optimiser{recipe: r, params: params}
 	kinds := 2
 	if r.Optimiser == SGD {
@@ -37,7 +37,7 @@ func newOptimiser(r *Recipe, params []*resnet.Param) *optimiser {
 	}
 	for _, p := range params {
 		rate, decay := 1., r.Decay
-		if p.Kind != resnet.Weight && !r.DecayAll {
+		if p.Kind != graph.Weight && !r.DecayAll {
 			decay = 0
 		}
 		for _, g := range r.Groups {
@@ -66,7 +66,7 @@ func (o *optimiser) step(t int, rate float64, workers int) {
 
 // gradientNorm is the norm of all gradients together. How it adds up depends on
 // nothing but sizes.
-func gradientNorm(params []*resnet.Param, workers int) float64 {
+func gradientNorm(params []*graph.Param, workers int) float64 {
 	const size = 1 << 14
 	type piece struct{ param, from int }
 	var pieces []piece
@@ -132,7 +132,7 @@ func (o *optimiser) load(sd *model.StateDict) error {
 }
 
 // saveValues puts values of a parameter into sd.
-func saveValues(sd *model.StateDict, prefix string, p *resnet.Param, values []float32) error {
+func saveValues(sd *model.StateDict, prefix string, p *graph.Param, values []float32) error {
 	v, err := p.Export(values)
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func saveValues(sd *model.StateDict, prefix string, p *resnet.Param, values []fl
 	return nil
 }
 
-func loadValues(sd *model.StateDict, prefix string, p *resnet.Param, dst []float32) error {
+func loadValues(sd *model.StateDict, prefix string, p *graph.Param, dst []float32) error {
 	name := prefix + "." + p.Name
 	t, ok := sd.Get(name)
 	if !ok {

@@ -12,8 +12,11 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // patches are images of 12×12 with another of the classes of stripes on the left and
@@ -57,30 +60,30 @@ func (p patches) MaskAt(i int) (dataset.Mask, error) {
 	return m, nil
 }
 
-func segmenter(t testing.TB) *resnet.Net {
+func segmenter(t testing.TB) *graph.Graph {
 	t.Helper()
 	n := small(t)
-	if err := n.SetSegmentation(6, 1, 5); err != nil {
+	if err := zoo.SetSegmentation(n, 6, 1, 5); err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-func segmentValidator(l *resnet.Learner, set dataset.Set) func(context.Context) (resnet.SegmentationScore, error) {
-	return func(ctx context.Context) (resnet.SegmentationScore, error) {
+func segmentValidator(l *graph.Learner, set dataset.Set) func(context.Context) (eval.Score, error) {
+	return func(ctx context.Context) (eval.Score, error) {
 		p, err := program(l)
 		if err != nil {
-			return resnet.SegmentationScore{}, err
+			return eval.Score{}, err
 		}
-		return resnet.EvaluateSegmentation(ctx, p, set, resnet.EvalOptions{})
+		return eval.Evaluate(ctx, p, set, eval.Options{})
 	}
 }
 
 func TestASegmentationNetworkLearnsAndTheLogSaysSo(t *testing.T) {
 	data := patches{stripes: stripes{n: 120, classes: 6}}
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{})
 	log := filepath.Join(t.TempDir(), "log")
-	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, ValidateSegmentation: segmentValidator(l, data),
+	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Log: log, Validate: segmentValidator(l, data),
 		Recipe: Recipe{Epochs: 20, Batch: 10, Rate: .05, Momentum: .9, Seed: 1}}
 	epochs, err := job.Run(t.Context())
 	if err != nil {
@@ -109,17 +112,17 @@ func TestResumingSegmentationGivesTheSameBits(t *testing.T) {
 			Seed: rapid.Uint64().Draw(rt, "seed"), Rate: .01,
 		}
 		data := patches{stripes: stripes{n: 17, classes: 6}}
-		checkResuming(t, rt, segmenter(t), Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *resnet.Learner) {
-			j.ValidateSegmentation = segmentValidator(l, data)
+		checkResuming(t, rt, segmenter(t), Job{Data: data, Preprocess: preprocess, Recipe: recipe}, func(j *Job, l *graph.Learner) {
+			j.Validate = segmentValidator(l, data)
 		})
 	})
 }
 
 func TestPixelsToIgnoreTeachNothing(t *testing.T) {
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
 	data := patches{stripes: stripes{n: 20, classes: 6}, class: func(i, x int) uint8 { return dataset.Ignore }}
-	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1}, ValidateSegmentation: segmentValidator(l, data)}
+	job := &Job{Learner: l, Data: data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1}, Validate: segmentValidator(l, data)}
 	epochs, err := job.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -135,9 +138,9 @@ func TestPixelsToIgnoreTeachNothing(t *testing.T) {
 }
 
 func TestATeacherOfPixelsThatIsTheNetworkItselfTeachesNothing(t *testing.T) {
-	l := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	l := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	before := values(t, l)
-	teacher := newLearner(t, segmenter(t), resnet.LearnerOptions{FixedNorms: true})
+	teacher := newLearner(t, segmenter(t), graph.LearnerOptions{FixedNorms: true})
 	job := &Job{Learner: l, Data: patches{stripes: stripes{n: 20, classes: 6}}, Preprocess: preprocess, Teacher: teacher.Forward,
 		Recipe: Recipe{Epochs: 1, Batch: 10, Rate: .1, Teaching: 1}}
 	if _, err := job.Run(t.Context()); err != nil {
@@ -159,21 +162,21 @@ func TestWhatASegmentationNetworkCannotLearnFromIsAnError(t *testing.T) {
 		mixup float64
 		want  error
 	}{{stripes{n: 20, classes: 6}, 0, ErrRecipe}, {set, .4, ErrRecipe}, {bad, 0, dataset.ErrFormat}} {
-		job := &Job{Learner: newLearner(t, segmenter(t), resnet.LearnerOptions{}), Data: c.data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Mixup: c.mixup}}
+		job := &Job{Learner: newLearner(t, segmenter(t), graph.LearnerOptions{}), Data: c.data, Preprocess: preprocess, Recipe: Recipe{Epochs: 1, Mixup: c.mixup}}
 		if _, err := job.Run(t.Context()); !errors.Is(err, c.want) {
 			t.Errorf("%s with a mixup of %g gave %v", c.data.Name(), c.mixup, err)
 		}
 	}
 	// Weights of the same shapes, but dilated otherwise.
 	other := small(t)
-	if err := other.SetSegmentation(6, 2, 5); err != nil {
+	if err := zoo.SetSegmentation(other, 6, 2, 5); err != nil {
 		t.Fatal(err)
 	}
 	sd, err := other.StateDict()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := newLearner(t, segmenter(t), resnet.LearnerOptions{}).SetState(sd); err == nil || !strings.Contains(err.Error(), "dilated") {
+	if err := newLearner(t, segmenter(t), graph.LearnerOptions{}).SetState(sd); err == nil || !errors.Is(err, conv.ErrShape) {
 		t.Errorf("a state of another dilation gave %v", err)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -187,7 +187,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 		return err
 	}
 	f.Kept = n.Kept()
-	job, err := f.job(cmd, "adapt", f.data, n.Base.Config, n.Learner, n.Net, data, validation, f.threads)
+	job, err := f.job(cmd, "adapt", f.data, n.Base, n.Learner, n.Net, data, validation, f.threads)
 	if err != nil {
 		return err
 	}
@@ -251,12 +251,11 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 
 // validate is what a job's network reaches before its first step.
 func validate(ctx context.Context, job *train.Job) (accuracy, miou *float64, err error) {
-	if job.Learner.Segments() {
-		s, err := job.ValidateSegmentation(ctx)
-		return new(s.PixelAccuracy()), new(s.MeanIoU()), err
-	}
 	s, err := job.Validate(ctx)
-	return new(s.Accuracy()), nil, err
+	if s.Segments() {
+		miou = new(s.MeanIoU())
+	}
+	return new(s.Accuracy()), miou, err
 }
 
 // readRank reads --rank and --rank-of.
@@ -292,7 +291,7 @@ func (f *adaptFlags) readRank() error {
 }
 
 // network is base, prepared.
-func (f *adaptFlags) network(ctx context.Context, base *resnet.Net, data dataset.Set) (n *adapt.Network, err error) {
+func (f *adaptFlags) network(ctx context.Context, base *graph.Graph, data dataset.Set) (n *adapt.Network, err error) {
 	if f.opt.ByGradient() {
 		f.opt.Gradients, err = adapt.Gradients(ctx, base, data, f.opt, 0, f.threads)
 	}
@@ -306,7 +305,7 @@ func (f *adaptFlags) network(ctx context.Context, base *resnet.Net, data dataset
 }
 
 // write writes the adapter.
-func (f *adaptFlags) write(n *adapt.Network, base *resnet.Net) error {
+func (f *adaptFlags) write(n *adapt.Network, base *graph.Graph) error {
 	sd, err := base.StateDict()
 	if err != nil {
 		return err

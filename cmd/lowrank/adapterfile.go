@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/adapt"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 // The formats of adapters and of networks that convert knows.
@@ -126,7 +126,7 @@ func splitTask(argument string) (path, task string) {
 // target is a network that adapters are put on.
 type target struct {
 	path  string
-	net   *resnet.Net
+	net   *graph.Graph
 	sd    *model.StateDict
 	force bool // take it for another's base
 }

@@ -20,7 +20,7 @@ func TestDamagedAdapters(t *testing.T) {
 		t.Fatal(err)
 	}
 	makeImages(t, images)
-	base := filepath.Join("..", "..", "resnet", "testdata", "cifar_pad.pth")
+	base := filepath.Join("..", "..", "zoo", "testdata", "cifar_pad.pth")
 	good := filepath.Join(dir, "good.safetensors")
 	var stdout, stderr bytes.Buffer
 	if status := run([]string{"adapt", base, "--data", "folder:" + images, "--method", "tucker", "--epochs", "1", "--batch", "6", "-o", good}, &stdout, &stderr); status != 0 {

@@ -12,9 +12,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
+	"github.com/lowrank-go/lowrank/zoo/letters"
 )
 
 // modelFlags are the flags of every command that reads a network.
@@ -41,8 +43,8 @@ func (f *modelFlags) addReading(cmd *cobra.Command) {
 const autoDilate = -1
 
 // options are what a network is loaded with.
-func (f *modelFlags) options() (resnet.Options, error) {
-	opt := resnet.Options{StrideFirst: f.strideFirst}
+func (f *modelFlags) options() (zoo.Options, error) {
+	opt := zoo.Options{StrideFirst: f.strideFirst}
 	if f.dilate < autoDilate {
 		return opt, usagef("--dilate %d; want a number of stages, or -1 for the usual one", f.dilate)
 	}
@@ -56,7 +58,7 @@ func (f *modelFlags) options() (resnet.Options, error) {
 // which no decomposition and no network can use.
 func readFinite(path string) (*model.StateDict, error) {
 	if path == embeddedName {
-		net, err := resnet.Embedded()
+		net, err := letters.Net()
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +85,7 @@ func argument(args []string) string {
 	return args[0]
 }
 
-func (f *modelFlags) net(path string) (*resnet.Net, error) {
+func (f *modelFlags) net(path string) (*graph.Graph, error) {
 	opt, err := f.options()
 	if err != nil {
 		return nil, err
@@ -92,7 +94,7 @@ func (f *modelFlags) net(path string) (*resnet.Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	net, err := resnet.Load(sd, opt)
+	net, err := zoo.Load(sd, opt)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -117,7 +119,7 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 // forModel sets the data where none are named and the network is the embedded one.
 func (f *dataFlags) forModel(path string) {
 	if f.data == "" && path == embeddedName {
-		f.data = resnet.EmbeddedData
+		f.data = letters.Data
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/usage"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -230,7 +230,7 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 type comparison struct {
 	*compareFlags
 	cmd   *cobra.Command
-	base  *resnet.Net
+	base  *graph.Graph
 	model string
 	all   outcomes
 	// settings identifies what all runs must have in common to be compared.
@@ -332,20 +332,20 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 	if err != nil {
 		return err
 	}
-	o.Params, o.Base = n.Params()-n.HeadParams(), c.base.Params()-c.base.Head.Chain.Params()
+	o.Params, o.Base = n.Params()-n.HeadParams(), c.base.Params()-c.base.Head.Conv().Chain.Params()
 	f := c.recipeFlags
 	f.Recipe.Rate, f.Recipe.Seed = o.Rate, o.Seed
 	if f.Kept = n.Kept(); f.Kept > 0 {
 		f.Teaching, f.Temperature = lwfTeaching, lwfTemperature
 	}
-	job, err := f.job(c.cmd, fmt.Sprintf("%s by %s", t.name, m.text), t.spec, n.Base.Config, n.Learner, n.Net, data, test, c.threads)
+	job, err := f.job(c.cmd, fmt.Sprintf("%s by %s", t.name, m.text), t.spec, n.Base, n.Learner, n.Net, data, test, c.threads)
 	if err != nil {
 		return err
 	}
 	if err := teach(job, c.base); err != nil {
 		return err
 	}
-	job.Validate, job.ValidateSegmentation, job.Resume = nil, nil, false
+	job.Validate, job.Resume = nil, false
 	if job.Recipe.Augment == (dataset.Augment{}) && job.Recipe.Mixup == 0 && job.Teacher == nil {
 		job.Cache = 1 << 30
 	}
@@ -360,7 +360,7 @@ func (c *comparison) once(o *outcome, t task, m candidate) error {
 		return err
 	}
 	reached, err := evaluate(c.cmd, net, test, "test", 0, c.threads)
-	o.Accuracy = reached.figure()
+	o.Accuracy = reached.Figure()
 	return err
 }
 

@@ -13,9 +13,11 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // compressReport is what compress prints with --json. Fields that need a known
@@ -233,7 +235,7 @@ func (f *compressFlags) loose(ctx context.Context, path string, opt compress.Opt
 func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
 	before, err := f.net(path)
 	if err != nil {
-		if errors.Is(err, resnet.ErrUnknown) {
+		if errors.Is(err, zoo.ErrUnknown) {
 			return nil, fmt.Errorf("%w (--kernels factorises the convolution kernels of any file)", err)
 		}
 		return nil, err
@@ -241,13 +243,13 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 	r.Arch = &before.Arch
 	// The data come first: what is wrong with them is known before the work begins.
 	var set dataset.Set
-	score := func(net *resnet.Net, what string, correct *int, accuracy **float64) error {
+	score := func(net *graph.Graph, what string, correct *int, accuracy **float64) error {
 		if set == nil {
 			return nil
 		}
 		s, err := evaluate(cmd, net, set, what, f.batch, f.threads)
 		if err == nil {
-			a := s.figure()
+			a := s.Figure()
 			*accuracy, *correct, r.Samples = &a, s.Top1, s.Samples
 		}
 		return err
@@ -258,7 +260,7 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 			return nil, err
 		}
 		defer done()
-		if before.Segment {
+		if before.Segments() {
 			r.Measure = "miou"
 		}
 	}
@@ -297,16 +299,16 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 }
 
 // latency times one image through both networks, in turn.
-func (f *compressFlags) latency(ctx context.Context, before, after *resnet.Net, r *compressReport) error {
-	var programs []*resnet.Program
-	for _, net := range []*resnet.Net{before, after} {
+func (f *compressFlags) latency(ctx context.Context, before, after *graph.Graph, r *compressReport) error {
+	var programs []*graph.Program
+	for _, net := range []*graph.Graph{before, after} {
 		p, err := net.Compile()
 		if err != nil {
 			return err
 		}
 		programs = append(programs, p)
 	}
-	t, err := resnet.Latency(ctx, programs, 1, f.threads, 2*time.Second)
+	t, err := eval.Latency(ctx, programs, 1, f.threads, 2*time.Second)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 const formatNPZ = "npz"
@@ -147,7 +147,7 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 		return usagef("%s is a network: --kind, --base, --lossy and --name are for adapters", path)
 	}
 	if f.strip {
-		sd = resnet.Strip(sd)
+		sd = zoo.Strip(sd)
 	}
 	r.From, r.Tensors = "network", sd.Len() // which of its formats is not worth telling
 	switch r.To {

@@ -10,8 +10,9 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 )
 
 type evalReport struct {
@@ -42,13 +43,13 @@ type segmentationReport struct {
 }
 
 // reportSegmentation prints the score of a segmentation network.
-func reportSegmentation(w io.Writer, asJSON bool, net *resnet.Net, set dataset.Set, s *resnet.SegmentationScore, seconds float64) error {
+func reportSegmentation(w io.Writer, asJSON bool, net *graph.Graph, set dataset.Set, s *eval.Score, seconds float64) error {
 	r := segmentationReport{
-		Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), MIoU: s.MeanIoU(), PixelAccuracy: s.PixelAccuracy(),
+		Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), MIoU: s.MeanIoU(), PixelAccuracy: s.Accuracy(),
 		Loss: s.Loss, Pixels: s.Pixels(), Samples: s.Samples, Seconds: seconds,
 	}
 	rows := [][]string{
-		{"network", fmt.Sprintf("%s for segmentation, %d classes", r.Arch, net.Classes)},
+		{"network", fmt.Sprintf("%s for segmentation, %d classes", r.Arch, net.Classes())},
 		{"parameters", count(r.Params)},
 		{"MACs", count(r.MACs)},
 		{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
@@ -120,8 +121,8 @@ first, in memory; see lowrank merge.`,
 			if err != nil {
 				return err
 			}
-			if score.segmentation != nil {
-				return reportSegmentation(cmd.OutOrStdout(), mf.json, net, set, score.segmentation, time.Since(start).Seconds())
+			if score.Segments() {
+				return reportSegmentation(cmd.OutOrStdout(), mf.json, net, set, &score, time.Since(start).Seconds())
 			}
 			r := evalReport{
 				Arch: net.Arch, Params: net.Params(), MACs: net.MACs(),
@@ -132,7 +133,7 @@ first, in memory; see lowrank merge.`,
 				return printJSON(cmd.OutOrStdout(), r)
 			}
 			table(cmd.OutOrStdout(), [][]string{
-				{"network", fmt.Sprintf("%s, %d classes", r.Arch, net.Classes)},
+				{"network", fmt.Sprintf("%s, %d classes", r.Arch, net.Classes())},
 				{"parameters", count(r.Params)},
 				{"MACs", count(r.MACs)},
 				{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
@@ -152,7 +153,7 @@ first, in memory; see lowrank merge.`,
 }
 
 // adapted is the network with the adapter in it, where one is named.
-func (f *modelFlags) adapted(path, adapter string, ff *foreignFlags, force bool) (*resnet.Net, error) {
+func (f *modelFlags) adapted(path, adapter string, ff *foreignFlags, force bool) (*graph.Graph, error) {
 	if adapter == "" {
 		return f.net(path)
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -48,7 +48,7 @@ func (f *tuneFlags) check(data, out string) error {
 
 // tune calibrates and fine-tunes the compressed network, which it returns. The checkpoint
 // stays until that is written.
-func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, validation dataset.Set, r *compressReport) (*resnet.Net, error) {
+func (f *compressFlags) tune(cmd *cobra.Command, before, after *graph.Graph, validation dataset.Set, r *compressReport) (*graph.Graph, error) {
 	const batch = 100
 	if f.calibrate > 0 {
 		set, err := dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: f.calibrate})
@@ -56,7 +56,7 @@ func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, vali
 			return nil, err
 		}
 		line := progressLine(cmd, "calibrate")
-		err = resnet.Calibrate(cmd.Context(), after, set, batch, f.threads, func(done, total int) { line.Update(done, total, "images") })
+		err = graph.Calibrate(cmd.Context(), after, set, batch, f.threads, func(done, total int) { line.Update(done, total, "images") })
 		line.Done()
 		if err := errors.Join(err, dataset.Close(set)); err != nil {
 			return nil, err
@@ -70,13 +70,13 @@ func (f *compressFlags) tune(cmd *cobra.Command, before, after *resnet.Net, vali
 		return nil, err
 	}
 	defer dataset.Close(set)
-	learner, err := after.NewLearner(resnet.LearnerOptions{})
+	learner, err := after.NewLearner(graph.LearnerOptions{})
 	if err != nil {
 		return nil, err
 	}
 	f.Seed = f.seed
 	f.Recipe.Batch = f.dataFlags.batch
-	job, err := f.job(cmd, "fine-tune", f.data, after.Config, learner, learner.Net, set, validation, f.threads)
+	job, err := f.job(cmd, "fine-tune", f.data, after, learner, learner.Net, set, validation, f.threads)
 	if err != nil {
 		return nil, err
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/vbmf"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 type inspectLayer struct {
@@ -79,13 +79,13 @@ the SHA-256 of what the network must have.`,
 			}
 			var r inspectReport
 			var targets []compress.Target
-			net, err := resnet.Load(sd, opt)
+			net, err := zoo.Load(sd, opt)
 			switch {
 			case err == nil:
 				macs := net.MACs()
 				r.Arch, r.Params, r.MACs = &net.Arch, net.Params(), &macs
 				targets = compress.Sites(net)
-			case errors.Is(err, resnet.ErrUnknown):
+			case errors.Is(err, zoo.ErrUnknown):
 				r.Note, r.Params = err.Error(), sd.Elements()
 				var kerr error
 				if targets, kerr = compress.Kernels(sd); kerr != nil {

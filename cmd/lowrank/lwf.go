@@ -4,7 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/adapt"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -20,7 +20,7 @@ func (f *recipeFlags) addTeaching(cmd *cobra.Command, of string) {
 
 // teach makes the network as it was the job's teacher, where the recipe has a share for
 // one.
-func teach(job *train.Job, before *resnet.Net) error {
+func teach(job *train.Job, before *graph.Graph) error {
 	if job.Recipe.Teaching == 0 {
 		return nil
 	}

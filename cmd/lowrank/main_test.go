@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // json FILE KEY… wants FILE to hold one JSON object with these keys, and the
 // value where KEY=VALUE.
 func TestScripts(t *testing.T) {
-	nets, err := filepath.Abs("../../resnet/testdata")
+	nets, err := filepath.Abs("../../zoo/testdata")
 	if err != nil {
 		t.Fatal(err)
 	}

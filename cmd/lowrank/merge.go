@@ -10,7 +10,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // mergeReport is what merge prints with --json.
@@ -192,14 +192,14 @@ func (f *mergeFlags) merge(t *target, parts []adapt.Part, r *mergeReport) error 
 		return err
 	}
 	r.Modules, r.Extra = changeRows(changes), differing(t.sd, sd, changes)
-	net, err := resnet.Load(sd, resnet.Options{})
+	net, err := zoo.Load(sd, zoo.Options{})
 	switch {
-	case errors.Is(err, resnet.ErrUnknown), errors.Is(err, conv.ErrShape):
+	case errors.Is(err, zoo.ErrUnknown), errors.Is(err, conv.ErrShape):
 		return fmt.Errorf("the adapters do not leave a network: %w", err)
 	case err != nil:
 		return err
 	}
-	r.Classes = net.Classes
+	r.Classes = net.Classes()
 	if f.out == "" {
 		return nil
 	}

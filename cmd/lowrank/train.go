@@ -13,10 +13,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 // trainReport is what train prints with --json.
@@ -176,7 +178,7 @@ often a run was interrupted.`,
 	f.modelFlags.add(cmd)
 	f.recipeFlags.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.arch, "arch", "", "network to train from random weights: "+strings.Join(resnet.Architectures(), ", "))
+	fl.StringVar(&f.arch, "arch", "", "network to train from random weights: "+strings.Join(zoo.Architectures(), ", "))
 	fl.StringVar(&f.data, "data", "", "labelled images; see lowrank eval --help")
 	fl.IntVar(&f.Epochs, "epochs", 20, "epochs to train")
 	fl.IntVar(&f.Batch, "batch", 128, "images of a step")
@@ -213,7 +215,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	learner, err := net.NewLearner(resnet.LearnerOptions{})
+	learner, err := net.NewLearner(graph.LearnerOptions{})
 	if err != nil {
 		return err
 	}
@@ -227,7 +229,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	start := time.Now()
-	job, err := f.job(cmd, "train", f.data, net.Config, learner, learner.Net, data, validation, f.threads)
+	job, err := f.job(cmd, "train", f.data, net, learner, learner.Net, data, validation, f.threads)
 	if err != nil {
 		return err
 	}
@@ -274,7 +276,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 }
 
 // network is the network to train on data.
-func (f *trainFlags) network(args []string, data dataset.Set) (*resnet.Net, error) {
+func (f *trainFlags) network(args []string, data dataset.Set) (*graph.Graph, error) {
 	_, segment := data.(dataset.Segmented)
 	opt, err := f.options()
 	if err != nil {
@@ -284,7 +286,7 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*resnet.Net, erro
 		return nil, usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
 	}
 	if f.arch != "" {
-		return resnet.New(f.arch, data.Classes(), resnet.NewOptions{
+		return zoo.New(f.arch, data.Classes(), zoo.NewOptions{
 			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
 			Segment: segment, Dilate: opt.Dilate,
 		})
@@ -294,35 +296,35 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*resnet.Net, erro
 		return nil, err
 	}
 	switch {
-	case segment && !net.Segment:
-		dilate := net.DefaultDilate()
+	case segment && !net.Segments():
+		dilate := zoo.DefaultDilate(net)
 		if opt.Dilate != nil {
 			dilate = *opt.Dilate
 		}
-		return net, net.SetSegmentation(data.Classes(), dilate, f.Seed)
-	case net.Segment && !segment:
-		return nil, fmt.Errorf("%w: %s is a segmentation network, and the pixels of %s have no classes", resnet.ErrTask, args[0], data.Name())
-	case segment && opt.Dilate != nil && *opt.Dilate != net.Dilate:
-		return nil, fmt.Errorf("--dilate %d: %s was trained with %d stages dilated", *opt.Dilate, args[0], net.Dilate)
-	case net.Classes != data.Classes():
+		return net, zoo.SetSegmentation(net, data.Classes(), dilate, f.Seed)
+	case net.Segments() && !segment:
+		return nil, fmt.Errorf("%w: %s is a segmentation network, and the pixels of %s have no classes", graph.ErrTask, args[0], data.Name())
+	case segment && opt.Dilate != nil && *opt.Dilate != zoo.Dilated(net):
+		return nil, fmt.Errorf("--dilate %d: %s was trained with %d stages dilated", *opt.Dilate, args[0], zoo.Dilated(net))
+	case net.Classes() != data.Classes():
 		return net, net.SetHead(data.Classes(), f.Seed)
 	}
 	return net, nil
 }
 
 // job is the job of the flags; learnt makes the network to validate.
-func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config, l *resnet.Learner, learnt func() (*resnet.Net, error), data, validation dataset.Set, threads int) (*train.Job, error) {
+func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, g *graph.Graph, l *graph.Learner, learnt func() (*graph.Graph, error), data, validation dataset.Set, threads int) (*train.Job, error) {
 	recipe := f.Recipe
 	var err error
-	if recipe.Augment, err = parseAugment(f.augment, spec, c); err != nil {
+	if recipe.Augment, err = parseAugment(f.augment, spec, eval.Small(g)); err != nil {
 		return nil, err
 	}
-	if recipe.Batch == 0 && !c.CIFAR {
+	if recipe.Batch == 0 && !eval.Small(g) {
 		recipe.Batch = 32 // of large images
 	}
 	line := progressLine(cmd, what)
 	out := cmd.ErrOrStderr()
-	program := func() (*resnet.Program, error) {
+	program := func() (*graph.Program, error) {
 		net, err := learnt()
 		if err != nil {
 			return nil, err
@@ -330,39 +332,32 @@ func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, c resnet.Config
 		return net.Compile()
 	}
 	right := "top-1"
-	if c.Segment {
+	if g.Segments() {
 		right = "pixels"
 	}
-	opt := resnet.EvalOptions{Workers: threads}
+	opt := eval.Options{Workers: threads}
 	return &train.Job{
-		Learner: l, Data: data, Preprocess: c.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
+		Learner: l, Data: data, Preprocess: g.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
 		Progress: func(p train.Progress) {
 			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s",
 				p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate))
 		},
-		Validate: func(ctx context.Context) (resnet.Score, error) {
+		Validate: func(ctx context.Context) (eval.Score, error) {
 			p, err := program()
 			if err != nil {
-				return resnet.Score{}, err
+				return eval.Score{}, err
 			}
-			s, err := resnet.Evaluate(ctx, p, validation, opt)
-			if err == nil {
-				line.Done()
-				fmt.Fprintf(out, "validation: top-1 %.2f %%, loss %.4f\n", 100*s.Accuracy(), s.Loss)
-			}
-			return s, err
-		},
-		ValidateSegmentation: func(ctx context.Context) (resnet.SegmentationScore, error) {
-			p, err := program()
+			s, err := eval.Evaluate(ctx, p, validation, opt)
 			if err != nil {
-				return resnet.SegmentationScore{}, err
+				return s, err
 			}
-			s, err := resnet.EvaluateSegmentation(ctx, p, validation, opt)
-			if err == nil {
-				line.Done()
-				fmt.Fprintf(out, "validation: mean IoU %.2f %%, pixels %.2f %%, loss %.4f\n", 100*s.MeanIoU(), 100*s.PixelAccuracy(), s.Loss)
+			line.Done()
+			reached := fmt.Sprintf("top-1 %.2f %%", 100*s.Accuracy())
+			if s.Segments() {
+				reached = fmt.Sprintf("mean IoU %.2f %%, pixels %.2f %%", 100*s.MeanIoU(), 100*s.Accuracy())
 			}
-			return s, err
+			fmt.Fprintf(out, "validation: %s, loss %.4f\n", reached, s.Loss)
+			return s, nil
 		},
 	}, nil
 }
@@ -375,15 +370,15 @@ func preprocessFor(spec string) dataset.Preprocess {
 	return dataset.Preprocess{} // the architecture's
 }
 
-// parseAugment reads --augment for a network and data.
-func parseAugment(text, spec string, c resnet.Config) (dataset.Augment, error) {
+// parseAugment reads --augment for data and a network, on small images or not.
+func parseAugment(text, spec string, small bool) (dataset.Augment, error) {
 	var a dataset.Augment
 	photographs := !strings.HasPrefix(spec, "glyphs:") && !strings.HasPrefix(spec, "idx:")
 	switch text {
 	case "none", "":
 		return a, nil
 	case "auto":
-		if c.CIFAR {
+		if small {
 			return dataset.Augment{Pad: 4, Flip: photographs}, nil
 		}
 		return dataset.Augment{Area: dataset.ImageNetAugment.Area, Flip: photographs}, nil

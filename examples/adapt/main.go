@@ -13,9 +13,11 @@ import (
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo"
+	"github.com/lowrank-go/lowrank/zoo/letters"
 )
 
 func main() {
@@ -29,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context, out string) error {
-	base, err := resnet.Embedded()
+	base, err := letters.Net()
 	if err != nil {
 		return err
 	}
@@ -71,7 +73,7 @@ func run(ctx context.Context, out string) error {
 	if tensors, err = peft.Merge(tensors, []float64{1}, file.Adapter("digits")); err != nil {
 		return err
 	}
-	digits, err := resnet.Load(tensors, resnet.Options{})
+	digits, err := zoo.Load(tensors, zoo.Options{})
 	if err != nil {
 		return err
 	}
@@ -83,7 +85,7 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	score, err := resnet.Evaluate(ctx, program, test, resnet.EvalOptions{})
+	score, err := eval.Evaluate(ctx, program, test, eval.Options{})
 	if err != nil {
 		return err
 	}

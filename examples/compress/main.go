@@ -13,7 +13,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 func main() {
@@ -31,7 +31,7 @@ func run(in, out string) error {
 	if err != nil {
 		return err
 	}
-	net, err := resnet.Load(sd, resnet.Options{})
+	net, err := zoo.Load(sd, zoo.Options{})
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,10 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/resnet"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo/letters"
 )
 
 func main() {
@@ -24,7 +26,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	net, err := resnet.Embedded()
+	net, err := letters.Net()
 	if err != nil {
 		return err
 	}
@@ -44,16 +46,16 @@ func run(ctx context.Context) error {
 			}
 		}
 	}
-	test, err := dataset.Open(resnet.EmbeddedData, dataset.Options{Limit: 500})
+	test, err := dataset.Open(letters.Data, dataset.Options{Limit: 500})
 	if err != nil {
 		return err
 	}
-	score := func(what string, n *resnet.Net) error {
+	score := func(what string, n *graph.Graph) error {
 		p, err := n.Compile()
 		if err != nil {
 			return err
 		}
-		s, err := resnet.Evaluate(ctx, p, test, resnet.EvalOptions{})
+		s, err := eval.Evaluate(ctx, p, test, eval.Options{})
 		fmt.Printf("%-12s %7d parameters, %8d MACs, %.1f %% right\n", what, n.Params(), n.MACs(), 100*s.Accuracy())
 		return err
 	}
@@ -64,11 +66,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	data, err := dataset.Open(resnet.EmbeddedData, dataset.Options{Split: dataset.Train, Limit: 4000})
+	data, err := dataset.Open(letters.Data, dataset.Options{Split: dataset.Train, Limit: 4000})
 	if err != nil {
 		return err
 	}
-	learner, err := small.NewLearner(resnet.LearnerOptions{})
+	learner, err := small.NewLearner(graph.LearnerOptions{})
 	if err != nil {
 		return err
 	}

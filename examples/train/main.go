@@ -11,9 +11,11 @@ import (
 	"os"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/resnet"
 	"github.com/lowrank-go/lowrank/train"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 func main() {
@@ -31,11 +33,11 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	net, err := resnet.New("resnet20", data.Classes(), resnet.NewOptions{Seed: 1, Preprocess: dataset.Glyphs})
+	net, err := zoo.New("resnet20", data.Classes(), zoo.NewOptions{Seed: 1, Preprocess: dataset.Glyphs})
 	if err != nil {
 		return err
 	}
-	learner, err := net.NewLearner(resnet.LearnerOptions{})
+	learner, err := net.NewLearner(graph.LearnerOptions{})
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func run(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	score, err := resnet.Evaluate(ctx, program, test, resnet.EvalOptions{})
+	score, err := eval.Evaluate(ctx, program, test, eval.Options{})
 	if err != nil {
 		return err
 	}
