@@ -15,8 +15,8 @@ type derived struct {
 	forward, back []float32 // Winograd's weights
 }
 
-// transposed is the weights of the backward pass, phase by phase, and a bias of
-// zeros.
+// transposed is the weights of the backward pass, phase by phase, and its bias: that of
+// the inputs, and zeros where a layer has none.
 type transposed struct{ weight, bias []float32 }
 
 func (d *derived) drop() {
@@ -46,6 +46,13 @@ func (d *derived) backward(l *Layer, workers int) transposed {
 	if d.bias == nil {
 		d.bias = make([]float32, size)
 		d.weight = make([]float32, size*depth*k.Taps())
+	}
+	for i, b := range l.inputBias {
+		at := i
+		if !l.depthwise {
+			at = i/ins*panels*nhwc.Panel + i%ins
+		}
+		d.bias[at] = b
 	}
 	var order []int // taps, phase by phase, and where each phase begins
 	var phases [][2]int

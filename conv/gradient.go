@@ -71,6 +71,13 @@ func (l *Layer) pointGradient(weight []float32, x, dy *Map, workers int) {
 const biasParts = 16
 
 func (l *Layer) biasGradient(bias []float32, dy *Map, workers int) {
+	clear(bias)
+	outs := l.kernel.Out() / l.kernel.Groups
+	channelSums(dy, workers, func(c int, sum float64) { bias[l.output(c/outs, c%outs)] = float32(sum) })
+}
+
+// channelSums calls put with the sum of each channel of dy over all pixels.
+func channelSums(dy *Map, workers int, put func(c int, sum float64)) {
 	pixels := dy.N * dy.H * dy.W
 	parts := min(biasParts, max(pixels/256, 1))
 	sums := make([]float64, parts*dy.C)
@@ -82,14 +89,12 @@ func (l *Layer) biasGradient(bias []float32, dy *Map, workers int) {
 			}
 		}
 	})
-	clear(bias)
-	outs := l.kernel.Out() / l.kernel.Groups
 	for c := range dy.C {
 		total := 0.
 		for p := range parts {
 			total += sums[p*dy.C+c]
 		}
-		bias[l.output(c/outs, c%outs)] = float32(total)
+		put(c, total)
 	}
 }
 

@@ -58,7 +58,10 @@ type Layer struct {
 	// depthwise kernel of one output a channel it is kh·kw×T.
 	weight []float32
 	// bias has a value for every output of every panel, or every channel.
-	bias      []float32
+	bias []float32
+	// inputBias is added to every input gradient, a value for each input channel, or
+	// nil: the bias of a transposed convolution.
+	inputBias []float32
 	panels    int // in a group
 	depthwise bool
 	derived   derived
@@ -69,6 +72,12 @@ func NewLayer(k *Kernel) (*Layer, error) {
 	if err := k.Validate(); err != nil {
 		return nil, err
 	}
+	return newLayer(k), nil
+}
+
+// newLayer is NewLayer of a kernel that is valid, or whose Extra alone is not: then the
+// layer looks at less than its input.
+func newLayer(k *Kernel) *Layer {
 	l := &Layer{kernel: Kernel{Shape: k.Shape, Geometry: k.Normal()}}
 	groups := l.kernel.Groups
 	outs, ins, taps := k.Shape[0]/groups, k.Shape[1], k.Taps()
@@ -88,7 +97,7 @@ func NewLayer(k *Kernel) (*Layer, error) {
 			}
 		}
 	}
-	return l, nil
+	return l
 }
 
 // output is where output t of group g stands among the padded outputs.
@@ -210,7 +219,7 @@ func (l *Layer) InputGradient(dst, dy *Map, h, w int, e Epilogue, workers int) (
 		w.run(dst, dy, e, workers)
 		return dst, nil
 	}
-	if l.picks() {
+	if l.picks() && l.inputBias == nil {
 		s := scratches.Get().(*scratch)
 		defer scratches.Put(s)
 		s.picked = s.picked.Resize(dy.N, dy.H, dy.W, dst.C)
@@ -228,7 +237,7 @@ func (l *Layer) InputGradient(dst, dy *Map, h, w int, e Epilogue, workers int) (
 		for fx := range k.Stride[1] {
 			p := pass{
 				rows: rows, columns: k.phase(1, fx, w), groups: k.Groups, ins: k.Out() / k.Groups, outs: k.Shape[1],
-				depthwise: l.depthwise, weight: weight, bias: d.bias,
+				depthwise: l.depthwise, weight: weight, bias: d.bias, biased: l.inputBias != nil,
 			}
 			p.run(dst, dy, e, workers)
 			weight = weight[p.size():]

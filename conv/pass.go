@@ -73,6 +73,7 @@ type pass struct {
 	depthwise     bool
 	weight        []float32 // (kh·kw·ins)×16 for each panel of a group; or kh·kw×C
 	bias          []float32 // for each output of each panel; or each channel
+	biased        bool      // some bias of a pass that looks at nothing may not be 0
 }
 
 func (p *pass) taps() int   { return len(p.rows.taps) * len(p.columns.taps) }
@@ -331,12 +332,30 @@ func addResidual(dst, sums, residual []float32, relu bool) {
 
 // blank fills the outputs of a pass that looks at nothing.
 func (p *pass) blank(dst *Map, e Epilogue) {
+	var bias []float32 // in the order of the channels
+	for g := 0; p.biased && g < p.groups; g++ {
+		step := p.panels() * nhwc.Panel
+		if p.depthwise {
+			step = p.outs
+		}
+		bias = append(bias, p.bias[g*step:][:p.outs]...)
+	}
 	for img := range dst.N {
 		for y := range p.rows.n {
 			for x := range p.columns.n {
 				at := ((img*dst.H+p.rows.start+y*p.rows.step)*dst.W + p.columns.start + x*p.columns.step) * dst.C
 				out := dst.Data[at : at+dst.C]
 				switch {
+				case p.biased:
+					for i, v := range bias {
+						if e.Residual != nil {
+							v += e.Residual.Data[at+i]
+						}
+						if e.ReLU && v < 0 {
+							v = 0
+						}
+						out[i] = v
+					}
 				case e.Residual == nil:
 					clear(out)
 				case e.ReLU:
