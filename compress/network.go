@@ -1,6 +1,7 @@
 package compress
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -16,6 +17,25 @@ func Sites(n *graph.Graph) []Target {
 		targets = append(targets, Target{Name: s.Name, Chain: s.Chain, Linear: s.Linear, H: s.H, W: s.W})
 	}
 	return targets
+}
+
+// Network is g with its convolutions factorised, and what became of each. g is left as it
+// is; what was not replaced is shared.
+func Network(ctx context.Context, g *graph.Graph, opt Options) (*graph.Graph, []Result, error) {
+	results, err := Layers(ctx, Sites(g), opt)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := g.Clone()
+	for _, r := range results {
+		if r.Reason != "" {
+			continue
+		}
+		if err := out.Replace(r.Name, r.Chain); err != nil {
+			return nil, nil, err
+		}
+	}
+	return out, results, nil
 }
 
 // weightSuffixes are what names of weights end with, and the names of the

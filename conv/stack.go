@@ -19,6 +19,7 @@ type Stack struct {
 	mids   []*Map
 	sizes  [][2]int // of each stage's input, in the last Forward; mids may be others' by now
 	grads  []StageGradient
+	order  []float32 // weights in the order of kernels, on the way
 }
 
 // StageGradient is the gradients of a stage's weights and biases, in the order of
@@ -129,17 +130,28 @@ func (s *Stack) Backward(dst, x, dy *Map, input bool, e Epilogue, spare *[2]*Map
 // something else of each, in the order of the chain's Kernel.Weight and without
 // what was filled up.
 func (s *Stack) Export(i int, values []float32) ([]float32, error) {
+	out := make([]float32, s.Values(i))
+	return out, s.ExportTo(out, i, values)
+}
+
+// ExportTo is Export into dst, which must have the length of the stage's Values.
+func (s *Stack) ExportTo(dst []float32, i int, values []float32) error {
 	f, k := s.filled[i], s.stages[i]
-	all := make([]float32, f.Shape[0]*f.Shape[1]*f.Taps())
-	if err := s.layers[i].KernelOrder(all, values); err != nil {
-		return nil, err
+	if len(dst) != s.Values(i) {
+		return fmt.Errorf("%w: %d values for a stage of %v", ErrShape, len(dst), k.Shape)
 	}
-	out := make([]float32, 0, k.Shape[0]*k.Shape[1]*k.Taps())
 	row, whole := k.Shape[1]*k.Taps(), f.Shape[1]*f.Taps()
-	for t := range k.Shape[0] {
-		out = append(out, all[t*whole:t*whole+row]...)
+	if row == whole && k.Shape[0] == f.Shape[0] {
+		return s.layers[i].KernelOrder(dst, values)
 	}
-	return out, nil
+	s.order = grow(s.order, f.Shape[0]*whole)
+	if err := s.layers[i].KernelOrder(s.order, values); err != nil {
+		return err
+	}
+	for t := range k.Shape[0] {
+		copy(dst[t*row:(t+1)*row], s.order[t*whole:])
+	}
+	return nil
 }
 
 // Import is the inverse of Export: it writes dst, in the order of stage i's
@@ -151,9 +163,14 @@ func (s *Stack) Import(i int, dst, values []float32) error {
 	if len(values) != k.Shape[0]*row || len(dst) != len(l.weight) {
 		return fmt.Errorf("%w: %d values for a stage of %v, into %d of the layer's %d", ErrShape, len(values), k.Shape, len(dst), len(l.weight))
 	}
-	all := make([]float32, f.Shape[0]*whole)
-	for t := range k.Shape[0] {
-		copy(all[t*whole:], values[t*row:(t+1)*row])
+	all := values
+	if row != whole || k.Shape[0] != f.Shape[0] {
+		s.order = grow(s.order, f.Shape[0]*whole)
+		all = s.order
+		clear(all)
+		for t := range k.Shape[0] {
+			copy(all[t*whole:], values[t*row:(t+1)*row])
+		}
 	}
 	clear(dst)
 	l.each(func(at, kernel int) { dst[at] = all[kernel] })

@@ -59,6 +59,7 @@ type adapted struct {
 	base, kernel     []float32 // of Delta
 	gradient         []float32 // of the layer, in its own order
 	parallel, serial *conv.Stack
+	spare            []float32
 	stale            bool      // the weights that follow from the parameters
 	first            *conv.Map // the convolution's output before Serial
 	gradientFirst    *conv.Map // the gradient in it
@@ -126,7 +127,8 @@ func (t *adapted) refresh(stack *conv.Stack) error {
 	}
 	for _, b := range t.branches() {
 		for i, l := range b.stack.Layers() {
-			w := make([]float32, b.stack.Values(i))
+			w := t.values(b.stack.Values(i))
+			clear(w)
 			b.Load(i, w)
 			if err := b.stack.Import(i, l.Weights(), w); err != nil {
 				return err
@@ -135,6 +137,14 @@ func (t *adapted) refresh(stack *conv.Stack) error {
 		}
 	}
 	return nil
+}
+
+// values is memory for n values, until the next call.
+func (t *adapted) values(n int) []float32 {
+	if cap(t.spare) < n {
+		t.spare = make([]float32, n)
+	}
+	return t.spare[:n]
 }
 
 type workingBranch struct {
@@ -156,16 +166,16 @@ func (t *adapted) branches() []workingBranch {
 // store hands the gradients of what followed from the parameters to their owner.
 func (t *adapted) store(stack *conv.Stack) error {
 	if t.materialised {
-		g, err := stack.Export(0, t.gradient)
-		if err != nil {
+		g := t.values(stack.Values(0))
+		if err := stack.ExportTo(g, 0, t.gradient); err != nil {
 			return err
 		}
 		t.Delta.Pull(g, t.base)
 	}
 	for _, b := range t.branches() {
 		for i := range b.stack.Layers() {
-			g, err := b.stack.Export(i, b.stack.Gradient(i).Weight)
-			if err != nil {
+			g := t.values(b.stack.Values(i))
+			if err := b.stack.ExportTo(g, i, b.stack.Gradient(i).Weight); err != nil {
 				return err
 			}
 			b.Store(i, g)

@@ -46,6 +46,9 @@ type Learner struct {
 	dice   bool
 	passes int64
 	seed   uint64
+
+	classes  int
+	segments bool
 }
 
 // learningStep is what a learner knows of a step beside the machine.
@@ -86,7 +89,7 @@ func (g *Graph) NewLearner(opt LearnerOptions) (*Learner, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Learner{machine: m, ops: make([]learningStep, len(m.steps)), kept: make([]bool, len(m.value)), active: make([]bool, len(m.steps)), seed: opt.Seed}
+	l := &Learner{machine: m, ops: make([]learningStep, len(m.steps)), kept: make([]bool, len(m.value)), active: make([]bool, len(m.steps)), seed: opt.Seed, classes: g.Classes(), segments: g.Segments()}
 	sites := map[*Node]Site{}
 	for _, s := range l.graph.allSites() {
 		sites[s.Node] = s
@@ -429,10 +432,10 @@ func (l *Learner) Params() []*Param { return l.params }
 func (l *Learner) Graph() *Graph { return l.graph }
 
 // Classes is the number of logits of an image, or of a pixel.
-func (l *Learner) Classes() int { return l.graph.Classes() }
+func (l *Learner) Classes() int { return l.classes }
 
 // Segments tells whether every pixel has logits.
-func (l *Learner) Segments() bool { return l.graph.Segments() }
+func (l *Learner) Segments() bool { return l.segments }
 
 // Updated tells the learner that the values of its parameters were changed.
 func (l *Learner) Updated() {

@@ -267,17 +267,11 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 	if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
 		return nil, err
 	}
-	if r.Layers, err = compress.Layers(cmd.Context(), compress.Sites(before), opt); err != nil {
+	after, layers, err := compress.Network(cmd.Context(), before, opt)
+	if err != nil {
 		return nil, err
 	}
-	after := before.Clone()
-	for _, l := range r.Layers {
-		if l.Reason == "" {
-			if err := after.Replace(l.Name, l.Chain); err != nil {
-				return nil, err
-			}
-		}
-	}
+	r.Layers = layers
 	r.ParamsBefore, r.ParamsAfter = before.Params(), after.Params()
 	mb, ma := before.MACs(), after.MACs()
 	r.MACsBefore, r.MACsAfter = &mb, &ma

@@ -1,9 +1,14 @@
 package nn
 
-import "github.com/lowrank-go/lowrank/internal/parallel"
+import (
+	"math"
 
-// reduction is sums of values over some of the dimensions of strided arrays. Every sum
-// is in float64 and in one order, in parts that depend on shapes alone.
+	"github.com/lowrank-go/lowrank/internal/parallel"
+)
+
+// reduction is sums of values over some of the dimensions of strided arrays, or the most
+// or the least of them. Every sum is in float64 and in one order, in parts that depend on
+// shapes alone.
 type reduction struct {
 	// The dimensions but the last: those that stay, and those that are added up.
 	kept, summed               []int
@@ -12,6 +17,37 @@ type reduction struct {
 	inner                      bool  // it stays
 	lastStrides                []int // of it
 	result                     int   // the array of the sums among the strides
+	combine                    combination
+}
+
+// combination is how a reduction makes one value of two.
+type combination int
+
+const (
+	total combination = iota
+	most
+	least
+)
+
+// first is what any value combined with is that value.
+func (c combination) first() float64 {
+	switch c {
+	case most:
+		return math.Inf(-1)
+	case least:
+		return math.Inf(1)
+	}
+	return 0
+}
+
+func (c combination) of(a, b float64) float64 {
+	switch c {
+	case most:
+		return max(a, b)
+	case least:
+		return min(a, b)
+	}
+	return a + b
 }
 
 // Sizes of the parts.
@@ -75,7 +111,9 @@ func (r *reduction) run(workers int, values func(buf []float32, at []int), put f
 				place, first = group/blocks, group%blocks*blockValues
 			}
 			kept := newOdometer(r.kept, r.keptStrides, place)
-			clear(acc[:width])
+			for i := range acc[:width] {
+				acc[i] = r.combine.first()
+			}
 			from, to := part*units/parts, (part+1)*units/parts
 			per := units / max(volume(r.summed), 1) // units of a place of the summed dimensions
 			var summed *odometer
@@ -92,11 +130,19 @@ func (r *reduction) run(workers int, values func(buf []float32, at []int), put f
 				}
 				b := buf[:min(blockValues, r.last-start)]
 				values(b, at)
-				if r.inner {
+				switch {
+				case r.combine != total:
+					for i, v := range b {
+						if !r.inner {
+							i = 0
+						}
+						acc[i] = r.combine.of(acc[i], float64(v))
+					}
+				case r.inner:
 					for i, v := range b {
 						acc[i] += float64(v)
 					}
-				} else {
+				default:
 					s := 0.
 					for _, v := range b {
 						s += float64(v)
@@ -118,17 +164,17 @@ func (r *reduction) run(workers int, values func(buf []float32, at []int), put f
 		return
 	}
 	for group := range groups {
-		total := sums[group*width:][:width]
+		own := sums[group*width:][:width]
 		for p := 1; p < parts; p++ {
-			for i := range total {
-				total[i] += sums[(p*groups+group)*width+i]
+			for i := range own {
+				own[i] = r.combine.of(own[i], sums[(p*groups+group)*width+i])
 			}
 		}
 		place, first := group, 0
 		if r.inner {
 			place, first = group/blocks, group%blocks*blockValues
 		}
-		r.put(newOdometer(r.kept, r.keptStrides, place).at[r.result], first, total, put)
+		r.put(newOdometer(r.kept, r.keptStrides, place).at[r.result], first, own, put)
 	}
 }
 
