@@ -17,6 +17,24 @@ var binaries = map[BinaryOp]func(a, b float64) float64{
 	Pow: math.Pow,
 }
 
+func total(v []float64, f func(float64) float64) float64 {
+	s := 0.
+	for _, x := range v {
+		s += f(x)
+	}
+	return s
+}
+
+var reductions = map[ReduceOp]func(v []float64) float64{
+	Sum:       func(v []float64) float64 { return total(v, func(x float64) float64 { return x }) },
+	Mean:      func(v []float64) float64 { return total(v, func(x float64) float64 { return x }) / float64(len(v)) },
+	Largest:   slices.Max[[]float64],
+	Least:     slices.Min[[]float64],
+	L1:        func(v []float64) float64 { return total(v, math.Abs) },
+	L2:        func(v []float64) float64 { return math.Sqrt(total(v, func(x float64) float64 { return x * x })) },
+	SumSquare: func(v []float64) float64 { return total(v, func(x float64) float64 { return x * x }) },
+}
+
 // operators are the operations with attributes and shapes of all kinds.
 func operators() []operator {
 	type at = func(int, ...int) float64
@@ -184,6 +202,26 @@ func operators() []operator {
 			return x(0, i...) / math.Pow(1+.5/3*sum, .75)
 		}},
 	)
+	// Reduce
+	for op, f := range reductions {
+		for _, k := range []struct {
+			shape Shape
+			axes  []int
+		}{{Shape{3, 2, 4}, []int{1, 2}}, {Shape{3, 2, 4}, []int{0}}, {Shape{3, 4}, []int{1}}, {Shape{2, 3, 1, 4}, []int{1, 3}}, {Shape{5}, []int{0}}, {Shape{9, 3, 2}, []int{2, 0}}} {
+			add(operator{name: "reduce/" + string(op), op: &Reduce{op, k.axes}, in: []Shape{k.shape}, want: func(i []int, x at) float64 {
+				var all []float64
+				each(k.shape, func(j []int) {
+					for a := range j {
+						if j[a] != i[a] && !slices.Contains(k.axes, a) {
+							return
+						}
+					}
+					all = append(all, x(0, j...))
+				})
+				return f(all)
+			}})
+		}
+	}
 	// Pad
 	pad := func(mode string, shape Shape, begin, end []int, source func(i, n int) int) {
 		add(operator{name: "pad/" + mode, op: &Pad{Mode: mode, Begin: begin, End: end, Value: 1.5}, in: []Shape{shape}, want: func(i []int, x at) float64 {
