@@ -96,7 +96,7 @@ func TestNothingUsesCgoOrTheProcessWideBLAS(t *testing.T) {
 // floors is the order of DESIGN: a package imports only packages on floors
 // below its own.
 var floors = map[string]int{
-	"internal/parallel": 1, "internal/bisect": 1, "internal/progress": 1, "internal/realdata": 1, "internal/nhwc": 1, "internal/hadamard": 1, "internal/glyphs": 1, "internal/usage": 1, "internal/match": 1, "internal/atomicfile": 1, "internal/onnxpb": 1,
+	"internal/parallel": 1, "internal/bisect": 1, "internal/progress": 1, "internal/realdata": 1, "internal/nhwc": 1, "internal/hadamard": 1, "internal/glyphs": 1, "internal/usage": 1, "internal/match": 1, "internal/atomicfile": 1, "internal/onnxpb": 1, "internal/ort": 1,
 	"internal/gemm": 2, "onnx": 2, "internal/linalg": 3, "internal/synthetic": 3, "internal/tensorops": 3, "fastblas": 3,
 	"vbmf": 4, "cpd": 5, "tucker": 5,
 	"dataset": 6, "stability": 6, "tkdcpd": 7, "conv": 8,

@@ -120,6 +120,9 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	if w.chosen, err = match.Names(opt.Layers, names, "layer"); err != nil {
 		return nil, fmt.Errorf("%w: %w", compress.ErrOption, err)
 	}
+	for i := range w.chosen {
+		w.chosen[i] = w.chosen[i] || len(opt.Layers) == 0
+	}
 	if err := w.graph(scope, s); err != nil {
 		return nil, err
 	}
