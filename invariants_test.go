@@ -101,7 +101,7 @@ var floors = map[string]int{
 	"vbmf": 4, "cpd": 5, "tucker": 5,
 	"dataset": 6, "stability": 6, "tkdcpd": 7, "conv": 8,
 	"model": 9, "internal/nn": 9, "resnet": 10, "peft": 11,
-	"compress": 12, "train": 12, "adapt": 12, "internal/chart": 11, "cmd/lowrank": 13,
+	"compress": 12, "onnx/rewrite": 13, "train": 12, "adapt": 12, "internal/chart": 11, "cmd/lowrank": 30,
 }
 
 func TestPackagesImportOnlyPackagesBelowThem(t *testing.T) {

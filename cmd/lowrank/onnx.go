@@ -15,6 +15,7 @@ import (
 // onnxFlags are the flags of compress for outputs that are ONNX models.
 type onnxFlags struct {
 	multiple int
+	size     int
 	clean    bool
 	raiseIR  bool
 }
@@ -22,6 +23,7 @@ type onnxFlags struct {
 func (f *onnxFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.IntVar(&f.multiple, "rank-multiple", rewrite.DefaultMultiple, "of ONNX models: make ranks multiples of N, as runtimes compute channels in blocks; 16 suits AVX-512, 8 AVX2, 1 is any rank")
+	fl.IntVar(&f.size, "input-size", rewrite.DefaultSize, "of ONNX models: what dimensions of inputs that the model leaves open count as, where costs are weighed")
 	fl.BoolVar(&f.clean, "clean", false, "of ONNX models: drop initializers from the graph's inputs, so that runtimes take them for constants")
 	fl.BoolVar(&f.raiseIR, "raise-ir", false, "with --clean: raise an IR version below 4 to 4, which that needs")
 }
@@ -38,8 +40,13 @@ func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Optio
 		return usagef("the embedded network is no ONNX model; name one, or another output than %s", f.out)
 	case f.multiple < 1:
 		return usagef("--rank-multiple %d; want at least 1", f.multiple)
+	case f.size < 1:
+		return usagef("--input-size %d; want at least 1", f.size)
 	case f.raiseIR && !f.clean:
 		return usagef("--raise-ir needs --clean")
+	}
+	if opt.Method != compress.CP && opt.Method != compress.Separable && opt.Method != compress.TKDCPD {
+		opt.Stability, f.stability = 0, "none"
 	}
 	line := progressLine(cmd, "layers")
 	opt.Progress = line.Update
@@ -55,7 +62,7 @@ func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Optio
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	report, err := rewrite.Compress(cmd.Context(), m, rewrite.Options{Options: opt, Multiple: f.multiple})
+	report, err := rewrite.Compress(cmd.Context(), m, rewrite.Options{Options: opt, Multiple: f.multiple, Size: f.size})
 	line.Done()
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)

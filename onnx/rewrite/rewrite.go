@@ -40,6 +40,9 @@ import (
 // DefaultMultiple is the multiple that ranks are of where Options do not say.
 const DefaultMultiple = 16
 
+// DefaultSize is what open dimensions of inputs count as where Options do not say.
+const DefaultSize = 224
+
 // Options are the knobs of Compress. Of package compress's, Method Auto tries svd-in,
 // spatial, tucker and svd on every layer; by energy it takes the quickest, by ratio the one
 // of the least error; a ratio is the share of the layer's products, with channels counted
@@ -50,6 +53,9 @@ type Options struct {
 	// Multiple is what ranks are multiples of: 16 suits AVX-512, 8 suits AVX2, 1 is any
 	// rank. 0 means DefaultMultiple.
 	Multiple int
+	// Size stands for dimensions of inputs, but for the first, that the model leaves open,
+	// where costs are counted; 0 means DefaultSize.
+	Size int
 }
 
 // Report is what became of a model.
@@ -80,6 +86,9 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	if opt.Multiple < 1 {
 		return nil, fmt.Errorf("%w: ranks in multiples of %d", compress.ErrOption, opt.Multiple)
 	}
+	if opt.Size == 0 {
+		opt.Size = DefaultSize
+	}
 	if opt.Method == "" {
 		opt.Method = compress.Auto
 	}
@@ -97,7 +106,7 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	w.report.ParamsBefore = params(m)
 	w.report.InputsWithDefaults = len(defaults(m))
 	scope := m.Scope()
-	s := infer(m, scope)
+	s := infer(m, scope, opt.Size)
 	var names []string
 	w.walk(scope, func(sc *onnx.Scope, n *onnxpb.NodeProto) {
 		w.taken[n.GetName()] = true

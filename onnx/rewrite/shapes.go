@@ -15,26 +15,34 @@ const unknown = -1
 // any size counts as one.
 type shapes struct {
 	scope *onnx.Scope
-	dims  map[string][]int
+	// dims are non-nil where something is known: a scalar's are empty.
+	dims map[string][]int
+	// values are lists of whole numbers that follow from shapes.
+	values map[string][]int64
 }
 
 // infer walks the nodes once, in order, with the commonest operators' rules; where
-// these end it takes what the file says.
-func infer(m *onnx.Model, scope *onnx.Scope) *shapes {
-	s := &shapes{scope: scope, dims: map[string][]int{}}
+// these end it takes what the file says. size stands for dimensions of inputs that the
+// model leaves open.
+func infer(m *onnx.Model, scope *onnx.Scope, size int) *shapes {
+	s := &shapes{scope: scope, dims: map[string][]int{}, values: map[string][]int64{}}
 	g := m.Graph()
 	for _, i := range g.Input {
 		if dims := declared(i); len(dims) > 0 {
-			if dims[0] == unknown {
-				dims[0] = 1
+			for a, d := range dims {
+				if d == unknown && a == 0 {
+					dims[a] = 1
+				} else if d == unknown {
+					dims[a] = size
+				}
 			}
 			s.dims[i.GetName()] = dims
 		}
 	}
 	for _, t := range g.Initializer {
-		var dims []int
-		for _, d := range t.Dims {
-			dims = append(dims, int(d))
+		dims := make([]int, len(t.Dims))
+		for i, d := range t.Dims {
+			dims[i] = int(d)
 		}
 		s.dims[t.GetName()] = dims
 	}
@@ -51,6 +59,9 @@ func infer(m *onnx.Model, scope *onnx.Scope) *shapes {
 		if n.GetOpType() == "Split" {
 			s.split(n)
 			continue
+		}
+		if v := s.value(n); v != nil && len(v) <= mostValues {
+			s.values[n.Output[0]] = v
 		}
 		dims := s.node(n)
 		other := said[n.Output[0]]
@@ -88,10 +99,101 @@ func declared(v *onnxpb.ValueInfoProto) []int {
 	return dims
 }
 
+// mostValues is how long a list of numbers may be that tells a shape.
+const mostValues = 64
+
+// value is what a node computes of shapes, nil where it computes something else.
+func (s *shapes) value(n *onnxpb.NodeProto) []int64 {
+	var in []int64
+	if len(n.Input) > 0 && n.GetOpType() != "Shape" {
+		if in = s.ints(n.Input[0]); in == nil {
+			return nil
+		}
+	}
+	switch n.GetOpType() {
+	case "Shape":
+		var out []int64
+		for _, d := range s.in(n, 0) {
+			if d == unknown {
+				return nil
+			}
+			out = append(out, int64(d))
+		}
+		return out
+	case "Identity", "Cast", "Squeeze", "Unsqueeze":
+		return in
+	case "Concat":
+		out := slices.Clone(in)
+		for _, name := range n.Input[1:] {
+			v := s.ints(name)
+			if v == nil {
+				return nil
+			}
+			out = append(out, v...)
+		}
+		return out
+	case "Gather":
+		if len(n.Input) < 2 {
+			return nil
+		}
+		var out []int64
+		for _, i := range s.ints(n.Input[1]) {
+			if i = axis(i, len(in)); i < 0 {
+				return nil
+			}
+			out = append(out, in[i])
+		}
+		return out
+	case "Slice":
+		starts, ends := s.list(n, "starts", 1), s.list(n, "ends", 2)
+		if len(starts) != 1 || len(ends) != 1 || len(n.Input) > 4 {
+			return nil
+		}
+		from, to := bound(starts[0], int64(len(in))), bound(ends[0], int64(len(in)))
+		return slices.Clone(in[from:max(from, to)])
+	case "Mul", "Div", "Add", "Sub":
+		if len(n.Input) < 2 {
+			return nil
+		}
+		by := s.ints(n.Input[1])
+		if len(by) == 0 || len(by) != len(in) && len(by) != 1 {
+			return nil
+		}
+		out := slices.Clone(in)
+		for i := range out {
+			switch b := by[i%len(by)]; {
+			case n.GetOpType() == "Mul":
+				out[i] *= b
+			case n.GetOpType() == "Add":
+				out[i] += b
+			case n.GetOpType() == "Sub":
+				out[i] -= b
+			case b == 0:
+				return nil
+			default:
+				out[i] /= b
+			}
+		}
+		return out
+	}
+	return nil
+}
+
+// bound is where an end of a slice lies in a dimension.
+func bound(v, dim int64) int64 {
+	if v < 0 {
+		v += dim
+	}
+	return max(0, min(v, dim))
+}
+
 // ints are the values of a constant of whole numbers of moderate length, nil for others.
 func (s *shapes) ints(name string) []int64 {
+	if v := s.values[name]; v != nil {
+		return v
+	}
 	t, err := s.scope.Constant(name)
-	if err != nil || t == nil || t.Len() > 64 || t.Type.IsFloat() {
+	if err != nil || t == nil || t.Len() > mostValues || t.Type.IsFloat() {
 		return nil
 	}
 	v, err := t.Int64s()
@@ -103,7 +205,7 @@ func (s *shapes) ints(name string) []int64 {
 
 func (s *shapes) floats(name string) []float32 {
 	t, err := s.scope.Constant(name)
-	if err != nil || t == nil || t.Len() > 64 || !t.Type.IsFloat() {
+	if err != nil || t == nil || t.Len() > mostValues || !t.Type.IsFloat() {
 		return nil
 	}
 	v, err := t.Float32s()
@@ -138,7 +240,7 @@ func (s *shapes) node(n *onnxpb.NodeProto) []int {
 	switch n.GetOpType() {
 	case "Constant", "ConstantOfShape":
 		if t, err := s.scope.Constant(n.Output[0]); err == nil && t != nil {
-			return t.Dims
+			return append([]int{}, t.Dims...)
 		}
 		return nil
 	}
@@ -347,7 +449,7 @@ func squeeze(x []int, axes []int64, out bool) []int {
 			chosen[i] = d == 1
 		}
 	}
-	var dims []int
+	dims := []int{}
 	at := 0
 	for i := range rank {
 		switch {
@@ -373,6 +475,10 @@ func (s *shapes) split(n *onnxpb.NodeProto) {
 		return
 	}
 	parts := s.list(n, "split", 1)
+	list := s.ints(n.Input[0])
+	if len(x) != 1 || len(list) != x[0] {
+		list = nil
+	}
 	for i, out := range n.Output {
 		dims := slices.Clone(x)
 		if parts == nil {
@@ -381,6 +487,9 @@ func (s *shapes) split(n *onnxpb.NodeProto) {
 			dims[a] = int(parts[i])
 		}
 		s.dims[out] = dims
+		if k := max(dims[a], 0); k <= len(list) {
+			s.values[out], list = list[:k], list[k:]
+		}
 	}
 }
 
@@ -388,7 +497,7 @@ func (s *shapes) resize(n *onnxpb.NodeProto, x []int) []int {
 	var scales []float32
 	if a := onnx.Attribute(n, "scales"); a != nil {
 		scales = a.Floats
-	} else if len(n.Input) == 2 {
+	} else if len(n.Input) == 2 { // of opsets up to 10
 		scales = s.floats(n.Input[1])
 	} else if len(n.Input) > 2 {
 		scales = s.floats(n.Input[2])
@@ -438,13 +547,7 @@ func (s *shapes) slice(n *onnxpb.NodeProto, x []int) []int {
 		if i < len(steps) {
 			step = steps[i]
 		}
-		bound := func(v int64) int64 {
-			if v < 0 {
-				v += d
-			}
-			return max(0, min(v, d))
-		}
-		x[a] = int((bound(ends[i]) - bound(starts[i]) + step - 1) / step)
+		x[a] = int(max(bound(ends[i], d)-bound(starts[i], d)+step-1, 0) / step)
 	}
 	return x
 }
