@@ -52,6 +52,7 @@ type compressFlags struct {
 	modelFlags
 	dataFlags
 	tuneFlags
+	onnxFlags
 	method    string
 	stability string
 	rank      string
@@ -110,6 +111,7 @@ lies beside OUT, and --resume goes on from it.`,
 	f.modelFlags.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
+	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
 	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
@@ -158,6 +160,9 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
+	}
+	if isONNXName(f.out) {
+		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
 	}
 	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads}
 	line := progressLine(cmd, "layers")

@@ -84,7 +84,7 @@ them. Everything runs on the CPU, from one binary.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newCompare(), newMerge(), newStack(), newExtract(), newConvert(), newEval(), newReport(), newDecompose())
+	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newCompare(), newMerge(), newStack(), newExtract(), newConvert(), newEval(), newReport(), newDecompose(), newBench())
 	return root
 }
 
