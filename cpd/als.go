@@ -41,8 +41,9 @@ type Settings struct {
 	Start *Kruskal
 	// Starts is the number of starts; the best result counts. 0 means 1, or 4
 	// where a small projection of the tensor is fitted first (see Plain), which
-	// makes starts cheap. All but the first are random, and none follows
-	// one that ends Exact.
+	// makes starts cheap, or components of the first have vanished. All but the first
+	// are random, and none follows one that ends Exact. A start's components that
+	// vanish, as zero is a fixed point, are replaced by fibres of the residual.
 	Starts int
 	// Seed is where random numbers come from.
 	Seed uint64
@@ -119,6 +120,10 @@ type Result struct {
 	Status Status
 	// Start is the number of the best start, from 0.
 	Start int
+	// Vanished is the number of components that explain nothing, though the error is
+	// above the target and they were tried again: the rank is wasted, and other seeds
+	// or more starts may find more. It is 0 where the fit ended early.
+	Vanished int
 }
 
 // exact is the relative error below which a sweep cannot improve.
