@@ -94,13 +94,26 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 // noSignal is the reason of a VBMF rank of 0.
 const noSignal = "VBMF finds only noise"
 
+// single is the precision of a kernel's weights.
+const single = 0x1p-23
+
+func (opt *Options) vbmf() *vbmf.Settings {
+	return &vbmf.Settings{Workers: opt.Workers, Precision: max(opt.Precision, single)}
+}
+
 // VBMFRanks are the VBMF ranks of the output and input unfoldings of a kernel,
-// the larger over its groups.
+// the larger over its groups. The precision of the weights is that of float32 where the
+// settings do not say a coarser one.
 func VBMFRanks(k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
+	with := vbmf.Settings{}
+	if set != nil {
+		with = *set
+	}
+	with.Precision = max(with.Precision, single)
 	for g := range max(k.Groups, 1) {
 		x := k.Group(g)
 		for mode, r := range []*int{&out, &in} {
-			v, err := vbmf.Unfolding(x, mode, set)
+			v, err := vbmf.Unfolding(x, mode, &with)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -116,7 +129,7 @@ func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Opt
 	var ranks []int
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		out, in, err := VBMFRanks(k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -242,7 +255,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 	rank := 0
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		out, in, err := VBMFRanks(k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -251,7 +264,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 		}
 		rank = max(out, in)
 	case Fixed:
-		rank = opt.Rank.Fixed[0]
+		rank = min(opt.Rank.Fixed[0], t*s*p)
 	case Ratio:
 		if rank = int(opt.Rank.Value * float64(t*s*p) / float64(each)); rank == 0 {
 			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
@@ -340,7 +353,7 @@ func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, err
 	switch opt.Rank.Rule {
 	case VBMF:
 		for _, sp := range spectra {
-			r, err := vbmf.Singular(sp.values, t, q, nil)
+			r, err := vbmf.Singular(sp.values, t, q, opt.vbmf())
 			if err != nil {
 				return factorised{}, err
 			}

@@ -34,6 +34,9 @@ type Options struct {
 	// of the fit (package stability); ranks by energy keep their bound too. 0 corrects
 	// none.
 	Stability float64
+	// Precision is the relative rounding of the weights where they were coarser than
+	// float32 once, such as 2⁻⁷ for bfloat16; VBMF takes what may be rounding for zero.
+	Precision float64
 	// Seed is where random starts come from.
 	Seed uint64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change

@@ -2,6 +2,7 @@ package cpd
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -208,5 +209,27 @@ func TestLMFitsFromAStartWithZeroComponents(t *testing.T) {
 	r, err := LM(context.Background(), x, 2, &Settings{Start: zero})
 	if err != nil || r.RelError > .6 {
 		t.Errorf("from zero: %v, %v", r, err)
+	}
+}
+
+func TestARankThatNoTensorNeedsIsRefusedBeforeAnythingIsAllocated(t *testing.T) {
+	x := full(t, random(1, 3, 3, 4, 5))
+	for _, rank := range []int{1001, 100_000_000, 4294967297, math.MaxInt} {
+		for name, fit := range fits(t, x) {
+			if _, err := fit(rank, Settings{MaxSweeps: 2}); !errors.Is(err, ErrSettings) {
+				t.Errorf("%s, rank %d: %v", name, rank, err)
+			}
+		}
+	}
+	s := &Sparse{Shape: []int{1e6, 1e6, 1e6}, Index: []int{1, 2, 3, 4, 5, 6}, Values: []float64{1, 2}}
+	if _, err := ALSSparse(context.Background(), s, 1e6, nil); !errors.Is(err, ErrSettings) {
+		t.Errorf("sparse: %v", err)
+	}
+	// What the shape can have, but no memory.
+	for i := range 100_000 {
+		s.Index, s.Values = append(s.Index, i, i, i), append(s.Values, 1)
+	}
+	if _, err := ALSSparse(context.Background(), s, 50_000, nil); !errors.Is(err, ErrSettings) {
+		t.Errorf("sparse: %v", err)
 	}
 }

@@ -122,6 +122,9 @@ type choice struct {
 	error2 float64
 }
 
+// most is a rank that holds any core of the dimensions.
+func (c *choice) most() int { return tensorops.Product(c.dims) / slices.Max(c.dims) }
+
 // holds tells whether a decomposition with a core of dims and a rank up to most is one
 // of c's form too, which has no more error then.
 func (c *choice) holds(dims []int, most int) bool {
@@ -143,7 +146,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		case err != nil:
 			return nil, err
 		case p.Rank > 0:
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		case p.RelError == 0 && p.Params == 0:
 			// The rank is at least that of any unfolding.
 			for _, n := range p.Modes {
@@ -161,7 +164,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		}
 		c, err := p.within(ctx, tucker.HOOI, p.RelError*math.Sqrt(share))
 		if err == nil {
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		}
 		return c, err
 	}
@@ -235,7 +238,7 @@ func (p *plan) given() ([]int, error) {
 			rank = p.Ranks[i]
 		} else {
 			for j, x := range p.x {
-				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers})
+				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers, Precision: p.Precision})
 				if err != nil {
 					return nil, fmt.Errorf("tkdcpd: mode %d: %w", n, err)
 				}
@@ -304,7 +307,7 @@ func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice
 // where that is no worse: has no more parameters under a bound, no more error in a
 // budget.
 func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
-	most := tensorops.Product(c.dims) / slices.Max(c.dims) // holds any core
+	most := c.most()
 	budget := p.Params
 	if best != nil && p.RelError > 0 {
 		budget = Params(p.shape, best.dims, best.rank, p.Fuse) - 1

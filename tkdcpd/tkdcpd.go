@@ -52,6 +52,9 @@ type Settings struct {
 	// modes; see package vbmf. A mode in which it finds only noise is an error that
 	// wraps ErrRank.
 	VBMF bool
+	// Precision is that of vbmf.Settings: the rounding of x's entries where they were
+	// not float64 once.
+	Precision float64
 	// RelError bounds ‖X − X̂‖/‖X‖ as a whole. Share is what the Tucker part may
 	// spend of its square; 0 means a quarter where Rank is set, and otherwise that
 	// several are tried.
@@ -59,7 +62,7 @@ type Settings struct {
 	// Params bounds the number of parameters, as Fuse counts them; 0 is no bound.
 	// Where nothing is within it and RelError the error wraps ErrRank.
 	Params int
-	// Rank is that of the CPD.
+	// Rank is that of the CPD; one above what any core of the ranks needs is cut.
 	Rank int
 	// Fuse says which factors will be multiplied together. The sensitivity that is
 	// made small is that of the products.

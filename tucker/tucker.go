@@ -38,6 +38,9 @@ type Settings struct {
 	// VBMF takes the ranks that variational Bayes finds in the unfoldings of the
 	// modes; see package vbmf. A mode in which it finds only noise is an error.
 	VBMF bool
+	// Precision is that of vbmf.Settings: the rounding of X's entries where they were
+	// not float64 once.
+	Precision float64
 	// MaxSweeps bounds HOOI; 0 means 50.
 	MaxSweeps int
 	// Tol stops HOOI when a sweep lowers the relative error by less than
@@ -195,7 +198,7 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 func (p *plan) vbmf() error {
 	x := tensorops.Wrap(p.shape, p.data)
 	for _, n := range p.modes {
-		v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.set.Workers})
+		v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.set.Workers, Precision: p.set.Precision})
 		if err != nil {
 			return fmt.Errorf("tucker: mode %d: %w", n, err)
 		}
