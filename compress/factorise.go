@@ -94,6 +94,21 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 // noSignal is the reason of a VBMF rank of 0.
 const noSignal = "VBMF finds only noise"
 
+// factor and bound are the two meanings of Stability, 0 for the other.
+func (opt *Options) factor() float64 {
+	if opt.Stability > 1 {
+		return opt.Stability
+	}
+	return 0
+}
+
+func (opt *Options) bound() float64 {
+	if opt.Stability < 1 {
+		return opt.Stability
+	}
+	return 0
+}
+
 // single is the precision of a kernel's weights.
 const single = 0x1p-23
 
@@ -325,7 +340,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 // stable is the error-preserving correction of a fit, with the error that the option
 // or, for ranks by energy, the rule allows.
 func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*cpd.Result, error) {
-	bound := r.RelError * opt.Stability
+	bound := max(r.RelError*opt.factor(), opt.bound())
 	if opt.Rank.Rule == Energy {
 		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))
 	}

@@ -29,10 +29,11 @@ type Options struct {
 	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
 	// '*' matches dots too; empty means every convolution.
 	Layers []string
-	// Stability, where above 1, corrects the CPs of methods CP and TKDCPD so that
-	// they are the least sensitive of all whose error is at most this many times that
-	// of the fit (package stability); ranks by energy keep their bound too. 0 corrects
-	// none.
+	// Stability corrects the CPs of methods CP and TKDCPD so that they are the least
+	// sensitive of all within a bound (package stability). Above 1 it is a factor of the
+	// fit's error; below 1 it is the relative error itself, or the fit's where that is
+	// larger; ranks by energy keep their bound too. 0 is 1.02 for TKDCPD, and none for
+	// CP. NoStability corrects none.
 	Stability float64
 	// Precision is the relative rounding of the weights where they were coarser than
 	// float32 once, such as 2⁻⁷ for bfloat16; VBMF takes what may be rounding for zero.
@@ -46,6 +47,12 @@ type Options struct {
 	// end with done equal to total.
 	Progress func(done, total int, name string)
 }
+
+// NoStability as Options.Stability leaves CPs as they were fitted.
+const NoStability = -1
+
+// defaultStability is what TKDCPD is corrected by.
+const defaultStability = 1.02
 
 // Result is what became of one target.
 type Result struct {
@@ -114,12 +121,14 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 	}
 	if opt.Method == Auto {
 		opt.Method = TKDCPD
-		if opt.Stability == 0 {
-			opt.Stability = 1.02
-		}
 	}
-	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != TKDCPD) {
-		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)
+	switch v := opt.Stability; {
+	case v == 0 && opt.Method == TKDCPD:
+		opt.Stability = defaultStability
+	case v == NoStability:
+		opt.Stability = 0
+	case v != 0 && (!(v > 0) || v == 1 || math.IsInf(v, 1) || opt.Method != CP && opt.Method != TKDCPD):
+		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp or tkdcpd, and a factor above 1 or a relative error below", ErrOption, v, opt.Method)
 	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = VBMF

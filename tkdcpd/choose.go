@@ -87,6 +87,8 @@ func newPlan(set *Settings, x ...*tensor.Dense) (*plan, error) {
 		return nil, fmt.Errorf("%w: a factor of %g; want at least 1", ErrSettings, p.EPC.Factor)
 	case p.Fit.Weights != nil || p.Fit.NonNegative != nil:
 		return nil, fmt.Errorf("%w: weights or signs of the core's CPD, which are not those of the tensor", ErrSettings)
+	case !(p.Corrected >= 0 && p.Corrected < 1) || p.Corrected > 0 && p.EPC.Factor > 0:
+		return nil, fmt.Errorf("%w: a bound of %g on the corrected error and a factor of %g; want one of them, the bound below 1", ErrSettings, p.Corrected, p.EPC.Factor)
 	case p.EPC.Bound != 0 || p.EPC.Target != 0 || p.EPC.Sizes != nil:
 		return nil, fmt.Errorf("%w: a bound, target or sizes of the correction, which follow from the decomposition", ErrSettings)
 	}
@@ -356,7 +358,7 @@ func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, wi
 		if set.MaxSweeps == 0 || set.MaxSweeps > trialSweeps {
 			set.MaxSweeps = trialSweeps
 		}
-		bound := p.left(i, t)
+		bound := p.left(i, t, p.RelError)
 		if bound > 0 {
 			set.Target = bound
 		}
@@ -373,13 +375,13 @@ func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, wi
 	return error2, true, nil
 }
 
-// left is what the Tucker part of tensor i leaves of the bound, relative to its core;
-// 0 where there is no bound.
-func (p *plan) left(i int, t *tucker.Result) float64 {
+// left is what the Tucker part of tensor i leaves of a bound on the relative error,
+// relative to its core; 0 where there is no bound.
+func (p *plan) left(i int, t *tucker.Result, bound float64) float64 {
 	core := t.Norm()
-	if p.RelError == 0 || core == 0 {
+	if bound == 0 || core == 0 {
 		return 0
 	}
 	// Below that bounds are not told from rounding.
-	return max(math.Sqrt(max(p.RelError*p.RelError-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
+	return max(math.Sqrt(max(bound*bound-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
 }

@@ -76,6 +76,10 @@ type Settings struct {
 	// and NonNegative of Fit have no meaning for a core.
 	Fit cpd.Settings
 	EPC stability.Settings
+	// Corrected, where not 0, bounds ‖X − X̂‖/‖X‖ after the correction, in place of the
+	// factor of EPC. It does not choose ranks: where they do not reach it, the bound is
+	// what they were found to reach.
+	Corrected float64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -138,7 +142,11 @@ func (p *plan) correct(ctx context.Context, t *tucker.Result, fit *cpd.Result) (
 			set.Sizes[n] = p.shape[n]
 		}
 	}
-	if bound := p.left(0, t); bound > 0 {
+	whole := p.RelError
+	if p.Corrected > 0 && (whole == 0 || p.Corrected < whole) {
+		whole = p.Corrected
+	}
+	if bound := p.left(0, t, whole); bound > 0 {
 		if set.Bound = bound; set.Factor > 0 {
 			set.Bound = min(bound, max(set.Factor*fit.RelError, 1e-6))
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/resnet"
@@ -163,11 +163,7 @@ func checkOutput(path string, force bool) error {
 	return nil
 }
 
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
+func printJSON(w io.Writer, v any) error { return figures.Encode(w, v) }
 
 // table prints rows in aligned columns, the first row being the heading; the
 // first column is text, the others are numbers or short words.

@@ -83,9 +83,10 @@ tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
 ranks of the channels, none of them reduced among these, and takes the best.
 
 --stability epc corrects cp and tkdcpd: of all factors of the rank whose error
-is at most 1.02 times (epc=F: F times) that of the fit it takes the least
-sensitive, so that components do not cancel each other and the network can be
-fine-tuned. It is the default of tkdcpd.
+is at most 1.02 times that of the fit it takes the least sensitive, so that
+components do not cancel each other and the network can be fine-tuned. epc=V
+with V above 1 is another factor; with V below 1 it is the relative error that
+each kernel may have. It is the default of tkdcpd.
 
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
@@ -111,7 +112,7 @@ lies beside OUT, and --resume goes on from it.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
 	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
-	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
@@ -142,8 +143,8 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	if method == compress.Auto {
-		method = compress.TKDCPD // with the correction that the flags say
+	if stability == 0 {
+		stability = compress.NoStability
 	}
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")
@@ -192,7 +193,8 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	return nil
 }
 
-// parseStability reads none, epc and epc=F; the result is the factor, 0 for none.
+// parseStability reads none, epc and epc=V: a factor of the fit's error above 1, or the
+// relative error below; 0 for none.
 func parseStability(s string) (float64, error) {
 	switch {
 	case s == "none":
@@ -200,12 +202,12 @@ func parseStability(s string) (float64, error) {
 	case s == "epc":
 		return 1.02, nil
 	}
-	v, ok := strings.CutPrefix(s, "epc=")
-	factor, err := strconv.ParseFloat(v, 64)
-	if !ok || err != nil || !(factor > 1) || math.IsInf(factor, 1) {
-		return 0, usagef("stability %q; want none, epc, or epc=F with a factor F above 1", s)
+	text, ok := strings.CutPrefix(s, "epc=")
+	v, err := strconv.ParseFloat(text, 64)
+	if !ok || err != nil || !(v > 0) || v == 1 || math.IsInf(v, 1) {
+		return 0, usagef("stability %q; want none, epc, or epc=V with a factor V above 1 of the fit's error, or a relative error V below 1", s)
 	}
-	return factor, nil
+	return v, nil
 }
 
 // loose compresses the kernels of a file that is not a known network.
