@@ -1,7 +1,9 @@
 package compress
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -20,6 +22,10 @@ type Target struct {
 	// H, W is the size of the input map, or 0 where it is not known: costs in
 	// multiply-accumulates are then 0 and not weighed.
 	H, W int
+	// Reason, where not empty, says why the target must be left alone.
+	Reason string
+	// Note says what had to be taken for granted; it goes into the result.
+	Note string
 }
 
 // Options are the knobs of Layers.
@@ -86,7 +92,9 @@ type Result struct {
 	MACsBefore       int64   `json:"macs_before"`
 	MACsAfter        int64   `json:"macs_after"`
 	// Reason says why the layer was left as it was; empty where it was not.
-	Reason  string  `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Note is the target's.
+	Note    string  `json:"note,omitempty"`
 	Seconds float64 `json:"seconds"`
 }
 
@@ -109,7 +117,8 @@ func Compressible(k *conv.Kernel) (bool, string) {
 	return true, ""
 }
 
-// Layers factorises the targets one after another. It stops with the context's
+// Layers factorises the targets one after another. One whose numbers do not allow it is
+// left alone, with the reason. It stops with the context's
 // error when that is done, and with an error wrapping ErrOption where an option
 // makes no sense or a pattern names no target.
 func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error) {
@@ -181,7 +190,7 @@ func choose(targets []Target, patterns []string) ([]bool, error) {
 
 // layer factorises one target, or says why not.
 func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, error) {
-	r := Result{Name: t.Name, Chain: t.Chain, Method: "none", Rank: []int{},
+	r := Result{Name: t.Name, Chain: t.Chain, Method: "none", Rank: []int{}, Note: t.Note,
 		ParamsBefore: t.Chain.Params(), ParamsAfter: t.Chain.Params()}
 	if t.H > 0 && t.W > 0 {
 		r.MACsBefore = t.Chain.MACs(t.H, t.W)
@@ -198,13 +207,16 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	if err != nil {
 		return r, err
 	}
-	if ok, why := Compressible(k); !ok {
-		r.Reason = why
+	if ok, why := Compressible(k); !ok || t.Reason != "" {
+		r.Reason = cmp.Or(t.Reason, why)
 		return r, nil
 	}
 	f, err := factorise(ctx, k, opt)
-	if err != nil {
-		return r, err
+	switch {
+	case ctx.Err() != nil || errors.Is(err, ErrOption):
+		return r, cmp.Or(err, context.Cause(ctx))
+	case err != nil: // a sick layer is no reason to leave the others
+		f.reason = fmt.Sprintf("its factorisation failed: %v", err)
 	}
 	if f.reason != "" {
 		r.Reason = f.reason
@@ -228,6 +240,10 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	}
 	if r.RelError, err = k.RelError(got); err != nil {
 		return r, err
+	}
+	if !(r.RelError < 1) {
+		r.Reason, r.RelError = fmt.Sprintf("rank %v has a relative error of %g, no better than nothing", f.chain.Rank, r.RelError), 0
+		return r, nil
 	}
 	r.Chain, r.Method, r.Rank = f.chain, string(f.method), f.chain.Rank
 	r.ParamsAfter, r.MACsAfter = f.chain.Params(), macs

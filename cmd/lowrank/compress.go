@@ -319,6 +319,17 @@ func (f *compressFlags) latency(ctx context.Context, before, after *resnet.Net, 
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
+// speed says how many times faster something has become, or slower.
+func speed(times float64) string {
+	switch {
+	case times >= 1.005:
+		return fmt.Sprintf("%.2fx faster", times)
+	case times > 0.995:
+		return "no faster"
+	}
+	return fmt.Sprintf("%.2fx slower", 1/times)
+}
+
 func (r *compressReport) print(cmd *cobra.Command) {
 	w := cmd.OutOrStdout()
 	head := []string{"layer", "method", "rank", "error", "params", "", "MACs", ""}
@@ -344,6 +355,14 @@ func (r *compressReport) print(cmd *cobra.Command) {
 	}
 	table(w, rows)
 	fmt.Fprintln(w)
+	for _, l := range r.Layers {
+		if l.Note != "" && l.Reason == "" {
+			fmt.Fprintf(w, "%s: %s\n", l.Name, l.Note)
+		}
+	}
+	if r.Arch == nil {
+		fmt.Fprint(w, "Strides, paddings and groups are not in the file: every kernel was taken as a convolution in one group.\nA kernel in groups must stay as it is; --layers chooses.\n\n")
+	}
 	rows = [][]string{{"", "before", "after", ""},
 		{"parameters", count(r.ParamsBefore), count(r.ParamsAfter), times(r.ParamsBefore, r.ParamsAfter) + " fewer"}}
 	if r.MACsBefore != nil {
@@ -351,7 +370,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 	}
 	if r.LatencyBefore != nil {
 		rows = append(rows, []string{"one image", fmt.Sprintf("%.2f ms", *r.LatencyBefore), fmt.Sprintf("%.2f ms", *r.LatencyAfter),
-			fmt.Sprintf("%.2fx faster", *r.LatencyBefore / *r.LatencyAfter)})
+			speed(*r.LatencyBefore / *r.LatencyAfter)})
 	}
 	measure := "top-1"
 	change := func(at int, _ float64) string {
