@@ -348,12 +348,13 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 // stable is the error-preserving correction of a fit, with the error that the option
 // or, for ranks by energy, the rule allows.
 func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*cpd.Result, error) {
-	bound := max(r.RelError*opt.factor(), opt.bound())
+	set := stability.Settings{Factor: opt.factor(), Bound: opt.bound(), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers}
 	if opt.Rank.Rule == Energy {
+		bound := max(r.RelError*opt.factor(), opt.bound())
 		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))
+		set.Factor, set.Bound = 0, max(bound, 1e-6)
 	}
-	// A fit without error has a direction to move in, though no room.
-	e, err := stability.EPC(ctx, x, &r.Kruskal, &stability.Settings{Bound: max(bound, 1e-6), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers})
+	e, err := stability.EPC(ctx, x, &r.Kruskal, &set)
 	if err != nil {
 		return nil, err
 	}

@@ -345,7 +345,7 @@ func (r *decomposeReport) print(cmd *cobra.Command) {
 		rows = append(rows, []string{"", fmt.Sprintf("%d components explain nothing; more --starts or another --seed may find more", r.Vanished)})
 	}
 	if r.Before != nil {
-		rows = append(rows, []string{"before epc", fmt.Sprintf("error %.6g, intensity %.6g, sensitivity %.6g", r.Before.RelError, r.Before.Intensity, r.Before.Sensitivity)})
+		rows = append(rows, []string{"before --epc", fmt.Sprintf("error %.6g, intensity %.6g, sensitivity %.6g", r.Before.RelError, r.Before.Intensity, r.Before.Sensitivity)})
 	}
 	rows = append(rows, []string{"seconds", fmt.Sprintf("%.2f", r.Seconds)})
 	for _, out := range []string{r.Output, r.Plot} {
