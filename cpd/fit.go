@@ -1,6 +1,7 @@
 package cpd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -25,6 +26,9 @@ type source interface {
 	distance(u [][]float64) float64
 	// gram is X_(n)·X_(n)ᵀ, or nil where that would be too large.
 	gram(n int) []float64
+	// residual is the values of X − X̂, or of X where u is nil, the caller's own, and
+	// what finds their indices. Of a sparse tensor it is those that are listed.
+	residual(u [][]float64) (values []float64, locate func(i int, index []int))
 }
 
 // als is a tensor of unit norm and the state of one start.
@@ -73,21 +77,36 @@ func (a *als) fit(ctx context.Context, begin func(a *als, number int) error, ite
 	var best *Result
 	var u [][]float64
 	var w []float64
-	least := math.Inf(1)
-	for number := range a.set.Starts {
-		res := &Result{Start: number}
-		if err := begin(from, number); err != nil {
-			return nil, err
+	var failed error
+	least, starts := math.Inf(1), a.set.Starts
+	for number := 0; number < starts; number++ {
+		res, own := &Result{Start: number}, math.Inf(1)
+		err := begin(from, number)
+		for tries := 0; err == nil; tries++ {
+			if err = iterate(from, ctx, res, most); err != nil {
+				break
+			}
+			e := math.Inf(1)
+			if n := len(res.Errors); n > 0 {
+				e = res.Errors[n-1]
+			}
+			if best == nil || e < least {
+				best, least, u, w = res, e, clones(from.u), slices.Clone(from.w)
+			}
+			dead := from.dead(res)
+			res.Vanished = len(dead)
+			if len(dead) == 0 || tries == revivals || own-e < a.set.Tol {
+				break
+			}
+			if own = e; a.many {
+				starts = max(starts, cheapStarts)
+			}
+			from.revive(dead)
+			res = &Result{Start: number}
 		}
-		if err := iterate(from, ctx, res, most); err != nil {
-			return nil, err
-		}
-		e := math.Inf(1)
-		if n := len(res.Errors); n > 0 {
-			e = res.Errors[n-1]
-		}
-		if best == nil || e < least {
-			best, least, u, w = res, e, clones(from.u), slices.Clone(from.w)
+		if err != nil {
+			failed = cmp.Or(failed, err)
+			continue // others may serve
 		}
 		if res.Status != Converged && res.Status != SweepLimit {
 			if res != best && res.Status != Exact {
@@ -95,6 +114,9 @@ func (a *als) fit(ctx context.Context, begin func(a *als, number int) error, ite
 			}
 			break
 		}
+	}
+	if best == nil {
+		return nil, failed
 	}
 	from.u, from.w = u, w
 	if from != a {

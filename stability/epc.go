@@ -36,7 +36,8 @@ type Settings struct {
 	Objective Objective
 	// The bound on ‖X − X̂‖/‖X‖ is Bound, or Factor times the start's, or as small
 	// as lets the objective fall to Target. At most one may be set; none means a
-	// Factor of 1.01.
+	// Factor of 1.01. A Factor lets go of half of what the start explains of ‖X‖² at
+	// the most: more of a poor fit would be nothing.
 	Bound, Factor, Target float64
 	// Steps is the number of bounds that are kept one after another, each half the one
 	// before, down to the one that is asked for; 0 means 1. A loose bound takes a start
@@ -144,7 +145,8 @@ func EPC(ctx context.Context, x *tensor.Dense, start *cpd.Kruskal, set *Settings
 	}
 	bound := e.set.Bound
 	if bound == 0 {
-		bound = e.set.Factor * res.Before.RelError
+		now := res.Before.RelError
+		bound = min(e.set.Factor*now, max(now, math.Sqrt((1+now*now)/2)))
 	}
 	for step := e.set.Steps - 1; step >= 0; step-- {
 		b := bound * math.Pow(2, float64(step))

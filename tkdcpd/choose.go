@@ -87,6 +87,8 @@ func newPlan(set *Settings, x ...*tensor.Dense) (*plan, error) {
 		return nil, fmt.Errorf("%w: a factor of %g; want at least 1", ErrSettings, p.EPC.Factor)
 	case p.Fit.Weights != nil || p.Fit.NonNegative != nil:
 		return nil, fmt.Errorf("%w: weights or signs of the core's CPD, which are not those of the tensor", ErrSettings)
+	case !(p.Corrected >= 0 && p.Corrected < 1) || p.Corrected > 0 && p.EPC.Factor > 0:
+		return nil, fmt.Errorf("%w: a bound of %g on the corrected error and a factor of %g; want one of them, the bound below 1", ErrSettings, p.Corrected, p.EPC.Factor)
 	case p.EPC.Bound != 0 || p.EPC.Target != 0 || p.EPC.Sizes != nil:
 		return nil, fmt.Errorf("%w: a bound, target or sizes of the correction, which follow from the decomposition", ErrSettings)
 	}
@@ -122,6 +124,9 @@ type choice struct {
 	error2 float64
 }
 
+// most is a rank that holds any core of the dimensions.
+func (c *choice) most() int { return tensorops.Product(c.dims) / slices.Max(c.dims) }
+
 // holds tells whether a decomposition with a core of dims and a rank up to most is one
 // of c's form too, which has no more error then.
 func (c *choice) holds(dims []int, most int) bool {
@@ -143,7 +148,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		case err != nil:
 			return nil, err
 		case p.Rank > 0:
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		case p.RelError == 0 && p.Params == 0:
 			// The rank is at least that of any unfolding.
 			for _, n := range p.Modes {
@@ -161,7 +166,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		}
 		c, err := p.within(ctx, tucker.HOOI, p.RelError*math.Sqrt(share))
 		if err == nil {
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		}
 		return c, err
 	}
@@ -235,7 +240,7 @@ func (p *plan) given() ([]int, error) {
 			rank = p.Ranks[i]
 		} else {
 			for j, x := range p.x {
-				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers})
+				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers, Precision: p.Precision})
 				if err != nil {
 					return nil, fmt.Errorf("tkdcpd: mode %d: %w", n, err)
 				}
@@ -304,7 +309,7 @@ func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice
 // where that is no worse: has no more parameters under a bound, no more error in a
 // budget.
 func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
-	most := tensorops.Product(c.dims) / slices.Max(c.dims) // holds any core
+	most := c.most()
 	budget := p.Params
 	if best != nil && p.RelError > 0 {
 		budget = Params(p.shape, best.dims, best.rank, p.Fuse) - 1
@@ -353,7 +358,7 @@ func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, wi
 		if set.MaxSweeps == 0 || set.MaxSweeps > trialSweeps {
 			set.MaxSweeps = trialSweeps
 		}
-		bound := p.left(i, t)
+		bound := p.left(i, t, p.RelError)
 		if bound > 0 {
 			set.Target = bound
 		}
@@ -370,13 +375,13 @@ func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, wi
 	return error2, true, nil
 }
 
-// left is what the Tucker part of tensor i leaves of the bound, relative to its core;
-// 0 where there is no bound.
-func (p *plan) left(i int, t *tucker.Result) float64 {
+// left is what the Tucker part of tensor i leaves of a bound on the relative error,
+// relative to its core; 0 where there is no bound.
+func (p *plan) left(i int, t *tucker.Result, bound float64) float64 {
 	core := t.Norm()
-	if p.RelError == 0 || core == 0 {
+	if bound == 0 || core == 0 {
 		return 0
 	}
 	// Below that bounds are not told from rounding.
-	return max(math.Sqrt(max(p.RelError*p.RelError-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
+	return max(math.Sqrt(max(bound*bound-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
 }

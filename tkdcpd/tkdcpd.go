@@ -52,6 +52,9 @@ type Settings struct {
 	// modes; see package vbmf. A mode in which it finds only noise is an error that
 	// wraps ErrRank.
 	VBMF bool
+	// Precision is that of vbmf.Settings: the rounding of x's entries where they were
+	// not float64 once.
+	Precision float64
 	// RelError bounds ‖X − X̂‖/‖X‖ as a whole. Share is what the Tucker part may
 	// spend of its square; 0 means a quarter where Rank is set, and otherwise that
 	// several are tried.
@@ -59,7 +62,7 @@ type Settings struct {
 	// Params bounds the number of parameters, as Fuse counts them; 0 is no bound.
 	// Where nothing is within it and RelError the error wraps ErrRank.
 	Params int
-	// Rank is that of the CPD.
+	// Rank is that of the CPD; one above what any core of the ranks needs is cut.
 	Rank int
 	// Fuse says which factors will be multiplied together. The sensitivity that is
 	// made small is that of the products.
@@ -73,6 +76,10 @@ type Settings struct {
 	// and NonNegative of Fit have no meaning for a core.
 	Fit cpd.Settings
 	EPC stability.Settings
+	// Corrected, where not 0, bounds ‖X − X̂‖/‖X‖ after the correction, in place of the
+	// factor of EPC. It does not choose ranks: where they do not reach it, the bound is
+	// what they were found to reach.
+	Corrected float64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -135,7 +142,11 @@ func (p *plan) correct(ctx context.Context, t *tucker.Result, fit *cpd.Result) (
 			set.Sizes[n] = p.shape[n]
 		}
 	}
-	if bound := p.left(0, t); bound > 0 {
+	whole := p.RelError
+	if p.Corrected > 0 && (whole == 0 || p.Corrected < whole) {
+		whole = p.Corrected
+	}
+	if bound := p.left(0, t, whole); bound > 0 {
 		if set.Bound = bound; set.Factor > 0 {
 			set.Bound = min(bound, max(set.Factor*fit.RelError, 1e-6))
 		}

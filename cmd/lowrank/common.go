@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/zoo"
@@ -165,11 +165,7 @@ func checkOutput(path string, force bool) error {
 	return nil
 }
 
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
+func printJSON(w io.Writer, v any) error { return figures.Encode(w, v) }
 
 // table prints rows in aligned columns, the first row being the heading; the
 // first column is text, the others are numbers or short words.

@@ -141,9 +141,14 @@ func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, e
 	if err != nil {
 		return l, err
 	}
-	if l.Compressible, l.Reason = compress.Compressible(k); !l.Compressible || !ranks {
+	l.Compressible, l.Reason = compress.Compressible(k)
+	if t.Reason != "" {
+		l.Compressible, l.Reason = false, t.Reason
+	}
+	if !l.Compressible || !ranks {
 		return l, nil
 	}
+	l.Reason = t.Note
 	out, in, err := compress.VBMFRanks(k, &vbmf.Settings{Workers: threads})
 	if err != nil {
 		return l, err
