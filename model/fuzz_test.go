@@ -28,7 +28,7 @@ func FuzzUnpickle(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		v, err := (&unpickler{data: raw, where: "fuzz"}).run()
+		v, err := newUnpickler(bytes.NewReader(raw), int64(len(raw)), "fuzz").run()
 		if err == nil {
 			_ = describe(v)
 		}

@@ -20,7 +20,7 @@ var npyKinds = map[string]DType{
 }
 
 var npyCodes = map[DType]string{
-	F32: "<f4", F64: "<f8", I8: "|i1", I16: "<i2", I32: "<i4", I64: "<i8",
+	F16: "<f2", F32: "<f4", F64: "<f8", I8: "|i1", I16: "<i2", I32: "<i4", I64: "<i8",
 	U8: "|u1", U16: "<u2", U32: "<u4", U64: "<u8", Bool: "|b1",
 }
 
@@ -73,11 +73,7 @@ func ReadNPY(r io.Reader, size int64) (*Tensor, error) {
 	if fortran && len(shape) > 1 && count > 0 {
 		raw = rowMajor(raw, shape, kind.size())
 	}
-	v, err := decode(kind, raw, strings.HasPrefix(code, ">"))
-	if err != nil {
-		return nil, err
-	}
-	return &Tensor{Shape: shape, Data: v}, nil
+	return newTensor(kind, shape, raw, strings.HasPrefix(code, ">"))
 }
 
 // rowMajor reorders an array whose first index runs fastest.
@@ -237,7 +233,11 @@ func encodeNPY(w io.Writer, t *Tensor) error {
 	if len(dims) == 1 {
 		shape += ","
 	}
-	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npyCodes[t.DType()], shape)
+	kind := t.FileType()
+	if kind == BF16 { // which NumPy does not have
+		kind = F32
+	}
+	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npyCodes[kind], shape)
 	// Magic, version, length, dict, spaces and a newline fill multiples of 64.
 	pad := 63 - (10+len(dict))%64
 	head := []byte(npyMagic + "\x01\x00")
@@ -245,7 +245,7 @@ func encodeNPY(w io.Writer, t *Tensor) error {
 	head = append(head, dict...)
 	head = append(head, strings.Repeat(" ", pad)...)
 	head = append(head, '\n')
-	out, err := appendBytes(head, t.Data)
+	out, err := t.appendAs(head, kind)
 	if err != nil {
 		return err
 	}

@@ -278,7 +278,7 @@ func onnxTensor(message []byte) (name string, t *Tensor, err error) {
 	if !ok || int64(n)*int64(width) != int64(len(raw)) {
 		return name, nil, fmt.Errorf("%w: shape %v of %s does not have the %d bytes that are there", ErrCorrupt, t.Shape, d, len(raw))
 	}
-	t.Data, err = decode(d, raw, false)
+	t, err = newTensor(d, t.Shape, raw, false)
 	return name, t, err
 }
 

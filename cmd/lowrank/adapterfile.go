@@ -61,7 +61,7 @@ type foreignFlags struct {
 }
 
 func (f *foreignFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.prefix, "prefix", peft.LyCORISPrefix, "what the names in LyCORIS files begin with")
+	cmd.Flags().StringVar(&f.prefix, "lycoris-prefix", peft.LyCORISPrefix, "what the names in LyCORIS files begin with")
 	cmd.Flags().Float64Var(&f.alpha, "lora-alpha", 1, "the alpha of loralib files, which do not hold it")
 }
 

@@ -210,7 +210,7 @@ func parseStability(s string) (float64, error) {
 
 // loose compresses the kernels of a file that is not a known network.
 func (f *compressFlags) loose(ctx context.Context, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
-	sd, err := readFinite(path)
+	sd, err := f.readNetwork(path)
 	if err != nil {
 		return nil, err
 	}
