@@ -198,8 +198,14 @@ func (f *finder) fill(m *mapping, prefix string, key []string, d *pyDict, all bo
 	return nil
 }
 
+// optimizerLeaves end the names of what optimizers keep for each weight.
+var optimizerLeaves = []string{"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "sqr_avg", "acc_delta", "sum", "prev", "exp_inf", "ax", "mu", "master_param", "fp32_param"}
+
 func (m *mapping) add(name string, v any) {
 	m.leaves = append(m.leaves, leaf{name, v})
+	if slices.Contains(optimizerLeaves, name[strings.LastIndexByte(name, '.')+1:]) {
+		return
+	}
 	var size []int
 	switch v := v.(type) {
 	case *pyTensor:

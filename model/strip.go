@@ -40,7 +40,7 @@ func bookkeeping(name string, t *Tensor) string {
 	if dotted && hasPart(part, bookkeepingParts) || strings.HasSuffix(part, "_fn") {
 		return "part of the training, not of the network"
 	}
-	if dotted && hasPart(part, []string{"normalize", "normalizer", "normalization", "preprocess"}) || !dotted && hasPart(leaf, []string{"mean", "std"}) {
+	if leaf != "running_mean" && hasPart(leaf, []string{"mean", "std"}) {
 		if n := t.Len(); n == 1 || n == 3 {
 			return "normalisation of images within the network: give it by --mean and --std"
 		}
