@@ -189,3 +189,23 @@ func TestANetworksOwnPartsAreNoWrappers(t *testing.T) {
 		}
 	}
 }
+
+func TestAnArchiveWithStringsBesideNumbersIsRead(t *testing.T) {
+	sd := fixture(t, "labelled.npz")
+	wantTensor(t, sd, "x", []int{2, 3}, ramp[float64](6, 0))
+	if sd.Len() != 1 || len(sd.Source.LeftOut) != 2 || sd.Source.LeftOut[0].Name != "names" {
+		t.Errorf("%v, left out %v", sd.Names(), sd.Source.LeftOut)
+	}
+	if _, err := ReadFile("testdata/only_labels.npz"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "names") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestSparseMatricesOfSciPyAreRead(t *testing.T) {
+	for _, format := range []string{"coo", "csr", "csc"} {
+		wantTensor(t, fixture(t, "sparse_"+format+".npz"), "matrix", []int{3, 4}, []float64{0, 1, 0, 0, 0, 0, 2, 3, 4, 0, 0, 0})
+	}
+	if _, err := ReadFile("testdata/sparse_large.npz"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "1000000×1000000") {
+		t.Errorf("error %v", err)
+	}
+}

@@ -98,7 +98,8 @@ func stripOne(sd *StateDict) *StateDict {
 	for i, p := range parts {
 		follows := out.copyOf(p, parts, kernels)
 		all := kernels[i] == total && len(parts) == 1
-		wrapper := slices.Contains(wrappers, p)
+		// torchvision's segmentation networks are a backbone and a classifier.
+		wrapper := slices.Contains(wrappers, p) && !(p == "backbone" && slices.Contains(parts, "classifier"))
 		// A number is a wrapper where everything with weights is within it and has
 		// names: nn.Sequential(normalise, network).
 		if _, err := strconv.Atoi(p); err == nil {

@@ -207,6 +207,9 @@ func legacyStream(r io.ReaderAt, size int64, depth int) (obj any, ls *legacyStor
 		return fail(fmt.Errorf("%w: %w", ErrFormat, err))
 	}
 	if m, ok := magic.(*big.Int); !ok || m.Cmp(legacyMagic) != 0 {
+		if _, object := magic.(*pyObject); object && u.left() > 0 {
+			return fail(fmt.Errorf("%w: %s, which is not built here", ErrRefused, describe(magic)))
+		}
 		if u.left() > 0 {
 			return fail(fmt.Errorf("%w: not a PyTorch stream: it begins with %s", ErrFormat, describe(magic)))
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,11 +31,11 @@ const peftConfigName = "adapter_config.json"
 
 // adapterFormat tells what an adapter's file is; formatSafetensors, a network, where it
 // is no adapter.
-func adapterFormat(path string) (string, *model.StateDict, error) {
+func adapterFormat(ctx context.Context, path string, which model.ReadOptions) (string, *model.StateDict, error) {
 	if _, err := os.Stat(filepath.Join(path, peftConfigName)); err == nil {
 		return formatPEFT, nil, nil
 	}
-	sd, err := model.ReadFile(path)
+	sd, err := which.ReadFile(ctx, path)
 	if err != nil {
 		return "", nil, err
 	}
@@ -58,9 +59,11 @@ func adapterFormat(path string) (string, *model.StateDict, error) {
 type foreignFlags struct {
 	prefix string
 	alpha  float64
+	cmd    *cobra.Command
 }
 
 func (f *foreignFlags) add(cmd *cobra.Command) {
+	f.cmd = cmd
 	cmd.Flags().StringVar(&f.prefix, "lycoris-prefix", peft.LyCORISPrefix, "what the names in LyCORIS files begin with")
 	cmd.Flags().Float64Var(&f.alpha, "lora-alpha", 1, "the alpha of loralib files, which do not hold it")
 }
@@ -68,7 +71,7 @@ func (f *foreignFlags) add(cmd *cobra.Command) {
 // read reads an adapter file of any format for a network with the sites; format is what
 // it is, or "" to look.
 func (f *foreignFlags) read(path, format string, sites []peft.Site) (*peft.File, error) {
-	found, sd, err := adapterFormat(path)
+	found, sd, err := adapterFormat(f.cmd.Context(), path, model.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -2,10 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -28,7 +26,9 @@ type modelFlags struct {
 	which model.ReadOptions
 	// sources are where the networks that were read lay in their files, by path.
 	sources map[string]model.Source
-	cmd     *cobra.Command
+	// types are the types of the numbers in those files.
+	types map[string]model.DType
+	cmd   *cobra.Command
 }
 
 func (f *modelFlags) add(cmd *cobra.Command) {
@@ -83,8 +83,9 @@ func (f *modelFlags) readNetwork(path string) (*model.StateDict, error) {
 		sd = model.Strip(sd)
 	}
 	if f.sources == nil {
-		f.sources = map[string]model.Source{}
+		f.sources, f.types = map[string]model.Source{}, map[string]model.DType{}
 	}
+	f.types[path] = sd.FloatType()
 	f.sources[path] = sd.Source
 	return sd, nil
 }
@@ -178,20 +179,6 @@ func (f *dataFlags) open() (dataset.Set, func(), error) {
 func progressLine(cmd *cobra.Command, what string) *progress.Line {
 	if f, ok := cmd.ErrOrStderr().(*os.File); ok {
 		return progress.New(f, what)
-	}
-	return nil
-}
-
-// checkOutput refuses to overwrite before any work is done.
-func checkOutput(path string, force bool) error {
-	if path == "" || force {
-		return nil
-	}
-	switch _, err := os.Lstat(path); {
-	case err == nil:
-		return fmt.Errorf("%s exists; --force overwrites it", path)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
 	}
 	return nil
 }

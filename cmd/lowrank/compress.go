@@ -43,11 +43,14 @@ type compressReport struct {
 	Seconds            float64           `json:"seconds"`
 	Output             string            `json:"output,omitempty"`
 	Layers             []compress.Result `json:"layers"`
-	correct            [3]int
+	// Source says where in its file the network lay and what was left out.
+	Source  *model.Source `json:"source,omitempty"`
+	correct [3]int
 }
 
 type compressFlags struct {
 	modelFlags
+	typeFlag
 	dataFlags
 	tuneFlags
 	method    string
@@ -106,6 +109,7 @@ lies beside OUT, and --resume goes on from it.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, argument(args)) },
 	}
 	f.modelFlags.add(cmd)
+	f.typeFlag.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
 	fl := cmd.Flags()
@@ -154,6 +158,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.tuneFlags.check(f.data, f.out); err != nil {
 		return err
 	}
+	if err := f.typeFlag.check(); err != nil {
+		return err
+	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
@@ -172,7 +182,10 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	r.Seconds = time.Since(start).Seconds()
+	if err := f.typeFlag.apply(out, f.types[path]); err != nil {
+		return err
+	}
+	r.Seconds, r.Source = time.Since(start).Seconds(), f.source(path)
 	if f.out != "" {
 		if err := model.WriteSafetensors(f.out, out); err != nil {
 			return err
@@ -188,6 +201,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	r.print(cmd)
 	return nil
 }
