@@ -278,7 +278,7 @@ func (f *convertFlags) refusal(path string, err error) error {
 // open reads an adapter file and the network it is for, nil where nothing needs that.
 func (f *convertFlags) open(path, format string) (*peft.File, *target, error) {
 	if format == formatNative && f.base == "" {
-		file, err := f.read(path, format, nil)
+		file, err := f.foreignFlags.read(path, format, peft.Base{})
 		return file, nil, err
 	}
 	name := f.base
@@ -289,7 +289,7 @@ func (f *convertFlags) open(path, format string) (*peft.File, *target, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := f.read(path, format, adapt.Sites(t.net))
+	file, err := f.foreignFlags.read(path, format, t.base())
 	if err != nil {
 		return nil, nil, err
 	}
