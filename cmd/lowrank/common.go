@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/zoo"
 	"github.com/lowrank-go/lowrank/zoo/letters"
 )
@@ -25,6 +24,13 @@ type modelFlags struct {
 	dilate      int
 	threads     int
 	json        bool
+	// which says what of a file is the network.
+	which model.ReadOptions
+	// sources are where the networks that were read lay in their files, by path.
+	sources map[string]model.Source
+	// types are the types of the numbers in those files.
+	types map[string]model.DType
+	cmd   *cobra.Command
 }
 
 func (f *modelFlags) add(cmd *cobra.Command) {
@@ -34,6 +40,9 @@ func (f *modelFlags) add(cmd *cobra.Command) {
 
 // addReading is add for commands that run no network.
 func (f *modelFlags) addReading(cmd *cobra.Command) {
+	f.cmd = cmd
+	cmd.Flags().StringVar(&f.which.Key, "key", "", "of PyTorch checkpoints: where the weights lie, such as model_ema or ema.state_dict; left out, they are found")
+	cmd.Flags().StringVar(&f.which.Prefix, "prefix", "", "of networks: what the names of their tensors begin with, such as teacher.backbone; left out, wrappers such as module. are found")
 	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
 	cmd.Flags().IntVar(&f.dilate, "dilate", autoDilate, "of segmentation networks, for files that do not say it and for new ones: how many last stages keep their resolution and dilate; -1 means 1 for 32×32 networks and 2 for others")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
@@ -54,9 +63,10 @@ func (f *modelFlags) options() (zoo.Options, error) {
 	return opt, nil
 }
 
-// readFinite reads a file, or the embedded network, and refuses NaN and infinities,
-// which no decomposition and no network can use.
-func readFinite(path string) (*model.StateDict, error) {
+// readNetwork reads a file, or the embedded network, without what training programs put around a
+// network. It refuses NaN, infinities and numbers beyond float32, which no decomposition
+// and no network can use.
+func (f *modelFlags) readNetwork(path string) (*model.StateDict, error) {
 	if path == embeddedName {
 		net, err := letters.Net()
 		if err != nil {
@@ -64,14 +74,38 @@ func readFinite(path string) (*model.StateDict, error) {
 		}
 		return net.StateDict()
 	}
-	sd, err := model.ReadFile(path)
+	sd, err := f.which.ReadFile(f.cmd.Context(), path)
 	if err != nil {
 		return nil, err
 	}
 	if err := sd.CheckFinite(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if _, ok := sd.Meta[peft.MetaKey]; !ok {
+		sd = model.Strip(sd)
+	}
+	if f.sources == nil {
+		f.sources, f.types = map[string]model.Source{}, map[string]model.DType{}
+	}
+	f.types[path] = sd.FloatType()
+	f.sources[path] = sd.Source
 	return sd, nil
+}
+
+// source is what reading path found, nil where there is nothing to tell.
+func (f *modelFlags) source(path string) *model.Source {
+	s := f.sources[path]
+	if s.IsZero() {
+		return nil
+	}
+	return &s
+}
+
+// tell prints what reading path found, if it was more than a network.
+func (f *modelFlags) tell(w io.Writer, path string) {
+	for _, line := range f.sources[path].Lines() {
+		fmt.Fprintf(w, "%s: %s\n", path, line)
+	}
 }
 
 // embeddedName stands for the network in the program.
@@ -90,13 +124,13 @@ func (f *modelFlags) net(path string) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	sd, err := readFinite(path)
+	sd, err := f.readNetwork(path)
 	if err != nil {
 		return nil, err
 	}
 	net, err := zoo.Load(sd, opt)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, sd.Source.Explain(err))
 	}
 	return net, nil
 }
@@ -147,20 +181,6 @@ func (f *dataFlags) open() (dataset.Set, func(), error) {
 func progressLine(cmd *cobra.Command, what string) *progress.Line {
 	if f, ok := cmd.ErrOrStderr().(*os.File); ok {
 		return progress.New(f, what)
-	}
-	return nil
-}
-
-// checkOutput refuses to overwrite before any work is done.
-func checkOutput(path string, force bool) error {
-	if path == "" || force {
-		return nil
-	}
-	switch _, err := os.Lstat(path); {
-	case err == nil:
-		return fmt.Errorf("%s exists; --force overwrites it", path)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
 	}
 	return nil
 }

@@ -219,9 +219,11 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 		}
 	}
 	table := tabulate(all, f.tasks, f.candidates)
+	table.Source = f.source(path)
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), table)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	table.print(cmd.OutOrStdout())
 	return nil
 }

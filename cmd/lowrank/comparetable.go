@@ -87,8 +87,10 @@ func (all outcomes) write(path string) error {
 
 // comparisonTable is what compare prints.
 type comparisonTable struct {
-	Tasks []string        `json:"tasks"`
-	Rows  []comparisonRow `json:"methods"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source   `json:"source,omitempty"`
+	Tasks  []string        `json:"tasks"`
+	Rows   []comparisonRow `json:"methods"`
 }
 
 // comparisonRow is a method. Costs are relative to full fine-tuning, geometric means

@@ -45,11 +45,14 @@ type compressReport struct {
 	Seconds            float64           `json:"seconds"`
 	Output             string            `json:"output,omitempty"`
 	Layers             []compress.Result `json:"layers"`
-	correct            [3]int
+	// Source says where in its file the network lay and what was left out.
+	Source  *model.Source `json:"source,omitempty"`
+	correct [3]int
 }
 
 type compressFlags struct {
 	modelFlags
+	typeFlag
 	dataFlags
 	tuneFlags
 	onnxFlags
@@ -110,6 +113,7 @@ lies beside OUT, and --resume goes on from it.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, argument(args)) },
 	}
 	f.modelFlags.add(cmd)
+	f.typeFlag.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
 	f.onnxFlags.add(cmd)
@@ -159,6 +163,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.tuneFlags.check(f.data, f.out); err != nil {
 		return err
 	}
+	if err := f.typeFlag.check(); err != nil {
+		return err
+	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
@@ -180,7 +190,10 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	r.Seconds = time.Since(start).Seconds()
+	if err := f.typeFlag.apply(out, f.types[path]); err != nil {
+		return err
+	}
+	r.Seconds, r.Source = time.Since(start).Seconds(), f.source(path)
 	if f.out != "" {
 		if err := model.WriteSafetensors(f.out, out); err != nil {
 			return err
@@ -196,6 +209,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	r.print(cmd)
 	return nil
 }
@@ -219,7 +233,7 @@ func parseStability(s string) (float64, error) {
 
 // loose compresses the kernels of a file that is not a known network.
 func (f *compressFlags) loose(ctx context.Context, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
-	sd, err := readFinite(path)
+	sd, err := f.readNetwork(path)
 	if err != nil {
 		return nil, err
 	}

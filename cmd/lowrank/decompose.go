@@ -291,6 +291,11 @@ func (f *decomposeFlags) read(path string) (*tensor.Dense, error) {
 func dense(sd *model.StateDict, path, name string) (*tensor.Dense, error) {
 	t, ok := sd.Get(name)
 	if !ok {
+		for _, l := range sd.Source.LeftOut {
+			if l.Name == name {
+				return nil, fmt.Errorf("%s: %q is not read: %s", path, name, l.Reason)
+			}
+		}
 		return nil, fmt.Errorf("%s: no tensor is called %q", path, name)
 	}
 	x, err := t.Dense()

@@ -34,6 +34,8 @@ type trainReport struct {
 	Seconds  float64       `json:"seconds"`
 	Output   string        `json:"output,omitempty"`
 	Epochs   []train.Epoch `json:"epochs"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
 }
 
 // recipeFlags are the flags of every command that trains.
@@ -202,6 +204,9 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.Recipe.Validate(); err != nil {
 		return usageError{err}
 	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
@@ -257,13 +262,14 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	r := trainReport{Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), Recipe: job.Recipe, Samples: validation.Len(),
-		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs}
+		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs, Source: f.source(argument(args))}
 	if n := len(epochs); n > 0 {
 		r.Accuracy, r.MIoU, r.Loss = epochs[n-1].ValAccuracy, epochs[n-1].ValMIoU, epochs[n-1].ValLoss
 	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), argument(args))
 	if r.Accuracy != nil {
 		reached := fmt.Sprintf("top-1 %.2f %%", 100**r.Accuracy)
 		if r.MIoU != nil {
