@@ -156,7 +156,7 @@ func TestBadONNXIsRefused(t *testing.T) {
 
 // The exporter's files have what the checkpoints of the same networks have.
 func TestExportedNetworksHaveTheirCheckpointsTensors(t *testing.T) {
-	dir := filepath.Join("..", "resnet", "testdata")
+	dir := filepath.Join("..", "zoo", "testdata")
 	want, err := ReadFile(filepath.Join(dir, "cifar_pad.pth"))
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestExportedNetworksHaveTheirCheckpointsTensors(t *testing.T) {
 
 func FuzzONNX(f *testing.F) {
 	f.Add(onnxFile(initializer("w", 1, dims(1), bytesField(9, make([]byte, 4))), node("/a/Conv", "Conv", "x", "onnx::w")))
-	exported, err := os.ReadFile(filepath.Join("..", "resnet", "testdata", "cifar_pad_folded.onnx"))
+	exported, err := os.ReadFile(filepath.Join("..", "zoo", "testdata", "cifar_pad_folded.onnx"))
 	if err != nil {
 		f.Fatal(err)
 	}

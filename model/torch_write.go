@@ -30,9 +30,9 @@ func encodeTorch(w io.Writer, sd *StateDict) error {
 		if err := t.check(); err != nil {
 			return fmt.Errorf("tensor %q: %w", name, err)
 		}
-		storage, ok := torchStorages[t.DType()]
+		storage, ok := torchStorages[t.FileType()]
 		if !ok {
-			return fmt.Errorf("tensor %q: %w: PyTorch has no storage of %s", name, ErrUnsupported, t.DType())
+			return fmt.Errorf("tensor %q: %w: PyTorch has no storage of %s", name, ErrUnsupported, t.FileType())
 		}
 		p.text(name)
 		p.global("torch._utils", "_rebuild_tensor_v2")
@@ -71,7 +71,7 @@ func encodeTorch(w io.Writer, sd *StateDict) error {
 	var buf []byte
 	for i, name := range sd.names {
 		var err error
-		if buf, err = appendBytes(buf[:0], sd.tensors[name].Data); err != nil {
+		if buf, err = sd.tensors[name].appendAs(buf[:0], sd.tensors[name].FileType()); err != nil {
 			return fmt.Errorf("tensor %q: %w", name, err)
 		}
 		if err := put(fmt.Sprintf("data/%d", i), buf); err != nil {

@@ -13,6 +13,7 @@ func everyKind() *StateDict {
 	sd := NewStateDict()
 	sd.Set("f32", &Tensor{Shape: []int{2, 3}, Data: []float32{1, 2, 3, 4, 5, 6}})
 	sd.Set("f64.deep.name", &Tensor{Shape: []int{2}, Data: []float64{.5, -1}})
+	sd.Set("half", &Tensor{Shape: []int{2}, Data: []float32{1.5, -2}, Stored: F16})
 	sd.Set("i64", &Tensor{Data: []int64{1 << 40}})
 	sd.Set("empty", &Tensor{Shape: []int{0, 4}, Data: []float32{}})
 	sd.Set("四", &Tensor{Shape: []int{1, 1, 1, 2}, Data: []float32{-0.25, 7}})
@@ -60,7 +61,7 @@ print([(k, str(v.dtype), list(v.shape), v.flatten().tolist()) for k, v in t.item
 		t.Fatal(err)
 	}
 	want := "[('f32', 'torch.float32', [2, 3], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), ('f64.deep.name', 'torch.float64', [2], [0.5, -1.0]), " +
-		"('i64', 'torch.int64', [], [1099511627776]), ('empty', 'torch.float32', [0, 4], []), ('四', 'torch.float32', [1, 1, 1, 2], [-0.25, 7.0])]"
+		"('half', 'torch.float16', [2], [1.5, -2.0]), ('i64', 'torch.int64', [], [1099511627776]), ('empty', 'torch.float32', [0, 4], []), ('四', 'torch.float32', [1, 1, 1, 2], [-0.25, 7.0])]"
 	if got := strings.TrimSpace(string(out)); got != want {
 		t.Errorf("PyTorch has %s, want %s", got, want)
 	}

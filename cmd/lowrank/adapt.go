@@ -163,7 +163,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkEnding(f.out, ".safetensors"); err != nil {
 		return err
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
 	t := trainFlags{data: f.data, limit: f.limit, holdout: f.holdout}

@@ -169,7 +169,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkEnding(f.out, ".safetensors"); err != nil {
 		return err
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
 	if isONNXName(f.out) {

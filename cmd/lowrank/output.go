@@ -50,6 +50,14 @@ func checkOutput(path string, force bool) error {
 	return model.TryAtomic(path)
 }
 
+// unfinished tells whether the checkpoint of a run that writes path is there: an output
+// beside it is that run's own, which was ended before it discarded the checkpoint.
+func unfinished(path string) bool {
+	checkpoint, _, _ := trainingFiles(path)
+	_, err := os.Lstat(checkpoint)
+	return path != "" && err == nil
+}
+
 // checkOutputDir is checkOutput for a directory that is to be made.
 func checkOutputDir(path string, force bool) error {
 	if _, err := os.Lstat(path); err == nil {

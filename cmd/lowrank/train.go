@@ -207,7 +207,7 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkEnding(f.out, ".safetensors"); err != nil {
 		return err
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
 	data, validation, err := f.sets()
