@@ -21,6 +21,10 @@
 //     where the channels' ranks are well below their number; ranks by energy or
 //     ratio come to CP's where they are not.
 //   - [SVD]: the best rank-R matrix of T×(S·kh·kw): kh×kw, 1×1.
+//   - [SVDIn]: the best rank-R matrix of S×(T·kh·kw): 1×1, kh×kw.
+//   - [Spatial]: the best rank-R matrix of (S·kh)×(T·kw): kh×1, 1×kw (Jaderberg et al. 2014).
+//   - [Separable]: CP with the taps' rows and columns apart (Lebedev et al. 2015): 1×1,
+//     depthwise kh×1, depthwise 1×kw, 1×1.
 //
 // A 1×1 convolution or a linear layer has one matrix and all methods are its SVD.
 //

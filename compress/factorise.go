@@ -60,10 +60,6 @@ func (f *factorised) diagnose(x *tensor.Dense, before, after *cpd.Kruskal) error
 // factorise applies opt's method and rank rule to one kernel, group by group
 // with the same ranks in each.
 func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, error) {
-	parts := make([]*tensor.Dense, max(k.Groups, 1))
-	for g := range parts {
-		parts[g] = k.Group(g)
-	}
 	method := opt.Method
 	if k.Pointwise() {
 		method = SVD
@@ -72,13 +68,13 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 	var err error
 	switch method {
 	case Tucker:
-		f, err = tucker2(ctx, k, parts, opt)
-	case CP:
-		f, err = canonical(ctx, k, parts, opt)
+		f, err = tucker2(ctx, k, groups(k), opt)
+	case CP, Separable:
+		f, err = canonical(ctx, k, method, opt)
 	case TKDCPD:
-		f, err = tuckerCP(ctx, k, parts, opt)
+		f, err = tuckerCP(ctx, k, groups(k), opt)
 	default:
-		f, err = matrix(k, parts, opt)
+		f, err = matrix(k, conv.Kind(method), opt)
 	}
 	f.method = method
 	if err == nil && f.chain != nil {
@@ -89,6 +85,15 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 		}
 	}
 	return f, err
+}
+
+// groups are the tensors of a kernel's groups.
+func groups(k *conv.Kernel) []*tensor.Dense {
+	parts := make([]*tensor.Dense, max(k.Groups, 1))
+	for g := range parts {
+		parts[g] = k.Group(g)
+	}
+	return parts
 }
 
 // noSignal is the reason of a VBMF rank of 0.
@@ -192,20 +197,9 @@ func tuckerChain(k *conv.Kernel, results []*tucker.Result) (f factorised, err er
 // all whose Tucker-2 decomposition has at most the given share of the weights;
 // nil if none has.
 func ratioRanks(ctx context.Context, parts []*tensor.Dense, t, s, p int, opt Options) ([]int, error) {
-	energy := make([]float64, t*s)
-	for _, x := range parts {
-		r, err := tucker.HOSVD(ctx, x, &tucker.Settings{Modes: []int{0, 1}, Ranks: []int{t, s}, Workers: opt.Workers})
-		if err != nil {
-			return nil, err
-		}
-		shape, core, err := tensorops.View(r.Core)
-		if err != nil {
-			return nil, err
-		}
-		// Ranks may have been cut to what the unfoldings have.
-		for i, v := range core {
-			energy[i/p/shape[1]*s+i/p%shape[1]] += v * v
-		}
+	energy, err := coreEnergy(ctx, parts, t, s, p, opt.Workers)
+	if err != nil {
+		return nil, err
 	}
 	budget := opt.Rank.Value * float64(t*s*p)
 	var best []int
@@ -232,10 +226,43 @@ func ratioRanks(ctx context.Context, parts []*tensor.Dense, t, s, p int, opt Opt
 	return best, nil
 }
 
-// canonical is the CP decomposition.
-func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
+// coreEnergy is, for each output and input component of the HOSVD, t×s, the squared norm
+// of the core's taps there, summed over the groups.
+func coreEnergy(ctx context.Context, parts []*tensor.Dense, t, s, p, workers int) ([]float64, error) {
+	energy := make([]float64, t*s)
+	for _, x := range parts {
+		r, err := tucker.HOSVD(ctx, x, &tucker.Settings{Modes: []int{0, 1}, Ranks: []int{t, s}, Workers: workers})
+		if err != nil {
+			return nil, err
+		}
+		shape, core, err := tensorops.View(r.Core)
+		if err != nil {
+			return nil, err
+		}
+		// Ranks may have been cut to what the unfoldings have.
+		for i, v := range core {
+			energy[i/p/shape[1]*s+i/p%shape[1]] += v * v
+		}
+	}
+	return energy, nil
+}
+
+// canonical is the CP decomposition, of method CP with the taps as one mode, of
+// Separable with two.
+func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) (factorised, error) {
+	parts := groups(k)
 	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
 	each := t + s + p
+	chain := conv.FromCP
+	if method == Separable {
+		each = t + s + k.Shape[2] + k.Shape[3]
+		chain = conv.FromSeparable
+		for _, x := range parts {
+			if err := x.Reshape(t, s, k.Shape[2], k.Shape[3]); err != nil {
+				return factorised{}, err
+			}
+		}
+	}
 	als := func(x *tensor.Dense, rank, sweeps int) (*cpd.Result, error) {
 		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers})
 	}
@@ -281,7 +308,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 			return factorised{reason: fmt.Sprintf("even rank %d, the largest that saves anything, keeps less than %g of the energy", most, opt.Rank.Value)}, nil
 		}
 	}
-	if params := len(parts) * rank * each; params >= len(k.Weight) {
+	if params := len(parts) * rank * each; params >= len(k.Weight) && !opt.Always {
 		return factorised{reason: fmt.Sprintf("rank %d would need %d parameters, the kernel has %d", rank, params, len(k.Weight))}, nil
 	}
 	var f factorised
@@ -305,7 +332,7 @@ func canonical(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt O
 		}
 	}
 	var err error
-	f.chain, err = conv.FromCP(k, decs)
+	f.chain, err = chain(k, decs)
 	return f, err
 }
 
@@ -324,18 +351,15 @@ func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*
 	return &cpd.Result{Kruskal: e.Kruskal, RelError: e.After.RelError}, nil
 }
 
-// matrix is the singular value decomposition of T×(S·P).
-func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
-	t, q := k.Shape[0]/len(parts), k.Shape[1]*k.Taps()
-	n := min(t, q)
-	var spectra []*spectrum
-	for _, x := range parts {
-		sp, err := newSpectrum(x, t, q, opt.Workers)
-		if err != nil {
-			return factorised{}, err
-		}
-		spectra = append(spectra, sp)
+// matrix is the singular value decomposition of the matrix that a kind of chain is the
+// product of.
+func matrix(k *conv.Kernel, kind conv.Kind, opt Options) (factorised, error) {
+	spectra, err := spectra(k, kind, opt.Workers, true)
+	if err != nil {
+		return factorised{}, err
 	}
+	t, q := spectra[0].t, spectra[0].q
+	n := min(t, q)
 	rank := 0
 	switch opt.Rank.Rule {
 	case VBMF:
@@ -360,9 +384,10 @@ func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, err
 			rank = max(rank, sp.rank(opt.Rank.Value))
 		}
 	}
-	if rank >= n {
+	if rank >= n && !opt.Always {
 		return factorised{reason: fmt.Sprintf("rank %d is full", n)}, nil
 	}
+	rank = min(rank, n)
 	var f factorised
 	var us, vs []*mat.Dense
 	for _, sp := range spectra {
@@ -378,9 +403,25 @@ func matrix(k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, err
 		f.before += float64(t)*square + float64(q*rank)
 		f.after += float64(t+q) * sum
 	}
-	var err error
-	f.chain, err = conv.FromSVD(k, us, vs)
+	f.chain, err = conv.FromMatrix(k, kind, us, vs)
 	return f, err
+}
+
+// spectra are the decompositions of a kernel's groups, or their values alone.
+func spectra(k *conv.Kernel, kind conv.Kind, workers int, vectors bool) ([]*spectrum, error) {
+	fold, err := conv.NewFold(k, kind)
+	if err != nil {
+		return nil, err
+	}
+	var out []*spectrum
+	for g := range max(k.Groups, 1) {
+		sp, err := newSpectrum(fold.Group(g), fold.Rows, fold.Cols, workers, vectors)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, sp)
+	}
+	return out, nil
 }
 
 // spectrum is the singular value decomposition of a t×q matrix, through the
@@ -395,18 +436,17 @@ type spectrum struct {
 	left    bool      // vectors are left ones
 }
 
-func newSpectrum(x *tensor.Dense, t, q, workers int) (*spectrum, error) {
-	_, data, err := tensorops.View(x)
-	if err != nil {
-		return nil, err
-	}
-	sp := &spectrum{t: t, q: q, workers: workers, data: data, left: t <= q}
+func newSpectrum(data []float64, t, q, workers int, vectors bool) (sp *spectrum, err error) {
+	sp = &spectrum{t: t, q: q, workers: workers, data: data, left: t <= q}
 	n, mode := t, 0
 	if !sp.left {
 		n, mode = q, 1
 	}
-	w := make([]float64, n)
-	if sp.vectors, _, err = linalg.EigenTop(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, func([]float64) int { return n }); err != nil {
+	w, many := make([]float64, n), 0
+	if vectors {
+		many = n
+	}
+	if sp.vectors, _, err = linalg.EigenTop(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, func([]float64) int { return many }); err != nil {
 		return nil, err
 	}
 	for i, v := range w {

@@ -34,6 +34,9 @@ type Options struct {
 	// of the fit (package stability); ranks by energy keep their bound too. 0 corrects
 	// none.
 	Stability float64
+	// Always takes chains that save nothing too, those of full rank among them, for
+	// which methods SVD, SVDIn and Spatial have no error.
+	Always bool
 	// Seed is where random starts come from.
 	Seed uint64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change
@@ -59,7 +62,7 @@ type Result struct {
 	// stored; for CP, balancing the components lowers it.
 	SensitivityBefore float64 `json:"sensitivity_before"`
 	SensitivityAfter  float64 `json:"sensitivity_after"`
-	// IntensityBefore and IntensityAfter are, for CP and TKDCPD, the sums of the
+	// IntensityBefore and IntensityAfter are, for CP, Separable and TKDCPD, the sums of the
 	// components' squared norms, of the fit and as they are stored: far above the
 	// kernel's squared norm they tell that components cancel. DegeneracyBefore and
 	// DegeneracyAfter are how many times above that of the fitted kernel, CosineBefore
@@ -115,8 +118,8 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 			opt.Stability = 1.02
 		}
 	}
-	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != TKDCPD) {
-		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)
+	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD) {
+		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)
 	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = VBMF
@@ -203,6 +206,7 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 		macs = f.chain.MACs(t.H, t.W)
 	}
 	switch {
+	case opt.Always:
 	case f.chain.Params() >= r.ParamsBefore:
 		r.Reason = fmt.Sprintf("rank %v would need %d parameters, the layer has %d", f.chain.Rank, f.chain.Params(), r.ParamsBefore)
 		return r, nil

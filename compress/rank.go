@@ -21,6 +21,10 @@ const (
 	CP     Method = "cp"
 	TKDCPD Method = "tkdcpd"
 	SVD    Method = "svd"
+	// SVDIn, Spatial and Separable are the other chains of conv.
+	SVDIn     Method = "svd-in"
+	Spatial   Method = "spatial"
+	Separable Method = "cp-separable"
 	// Auto is TKDCPD, which tries CP of the whole too, corrected (Stability 1.02).
 	Auto Method = "auto"
 )
@@ -28,10 +32,10 @@ const (
 // ParseMethod reads a method's name.
 func ParseMethod(s string) (Method, error) {
 	switch m := Method(s); m {
-	case Auto, Tucker, CP, TKDCPD, SVD:
+	case Auto, Tucker, CP, TKDCPD, SVD, SVDIn, Spatial, Separable:
 		return m, nil
 	}
-	return "", fmt.Errorf("%w: method %q; want auto, tucker, cp, tkdcpd or svd", ErrOption, s)
+	return "", fmt.Errorf("%w: method %q; want auto, tucker, cp, tkdcpd, svd, svd-in, spatial or cp-separable", ErrOption, s)
 }
 
 // Rule is a way to choose ranks.
@@ -59,7 +63,8 @@ type Rank struct {
 //
 //	vbmf         the global solution of empirical variational Bayes matrix
 //	             factorisation on the unfoldings (Nakajima et al. 2013): R_out
-//	             from T×(S·P), R_in from S×(T·P). SVD takes R_out, CP the larger
+//	             from T×(S·P), R_in from S×(T·P). SVD, SVDIn and Spatial take
+//	             that of their own matrix, CP and Separable the larger
 //	             of the two, a lower bound of the rank that holds the signal.
 //	             TKDCPD takes both, and the larger as CP rank of the core.
 //	energy=E     the fewest parameters that keep a share E of ‖W‖², so that the

@@ -19,13 +19,18 @@ const (
 	Tucker2 Kind = "tucker2"
 	CP      Kind = "cp"
 	TKDCPD  Kind = "tkdcpd"
+	// SVDIn is the SVD of the input channels against the rest, Spatial the one of
+	// the two spatial axes against each other, Separable a CP with an axis a stage.
+	SVDIn     Kind = "svd-in"
+	Spatial   Kind = "spatial"
+	Separable Kind = "cp-separable"
 )
 
 // Chain is a sequence of convolutions that stands where one convolution stood.
 type Chain struct {
 	Kind Kind
 	// Rank lists the ranks of the factorisation of one group: none for Dense,
-	// R for SVD and CP, R2, R1 (output mode, input mode) for Tucker2 and R2, R1, R
+	// R for all others but R2, R1 (output mode, input mode) for Tucker2 and R2, R1, R
 	// for TKDCPD.
 	Rank []int
 	// Groups is the number of groups of the convolution that the chain equals.
@@ -66,7 +71,7 @@ func (c *Chain) Validate() error {
 			return err
 		}
 	}
-	ranks, known := map[Kind]int{Dense: 0, SVD: 1, Tucker2: 2, CP: 1, TKDCPD: 3}[c.Kind]
+	ranks, known := map[Kind]int{Dense: 0, SVD: 1, Tucker2: 2, CP: 1, TKDCPD: 3, SVDIn: 1, Spatial: 1, Separable: 1}[c.Kind]
 	if !known || len(c.Rank) != ranks || slices.ContainsFunc(c.Rank, func(r int) bool { return r < 1 }) {
 		return fmt.Errorf("%w: a chain of kind %q with ranks %v", ErrShape, c.Kind, c.Rank)
 	}

@@ -18,8 +18,12 @@
 //	kind     stages (in order)                          parameters            MACs
 //	dense    the kernel itself                          T·S·P                 T·S·P·H·W
 //	svd      kh×kw S→R, 1×1 R→T                         R(S·P+T)              R(S·P+T)·H·W
+//	svd-in   1×1 S→R, kh×kw R→T                         R(S+P·T)              R·S·Hi·Wi+R·P·T·H·W
+//	spatial  kh×1 S→R, 1×kw R→T                         R(S·kh+T·kw)          R·S·kh·H·Wi+R·T·kw·H·W
 //	tucker2  1×1 S→R1, kh×kw R1→R2, 1×1 R2→T            S·R1+P·R1·R2+R2·T     S·R1·Hi·Wi+(P·R1·R2+R2·T)·H·W
 //	cp       1×1 S→R, depthwise kh×kw R→R, 1×1 R→T      R(S+P+T)              R·S·Hi·Wi+R(P+T)·H·W
+//	cp-separable  1×1 S→R, depthwise kh×1 and 1×kw R→R, R(S+kh+kw+T)          R·S·Hi·Wi+R·kh·H·Wi+R(kw+T)·H·W
+//	         1×1 R→T
 //	tkdcpd   1×1 S→R1, 1×1 R1→R, depthwise kh×kw R→R,   R1(S+R)+R·P+R2(T+R)   R1(S+R)·Hi·Wi+(R·P+R2(T+R))·H·W
 //	         1×1 R→R2, 1×1 R2→T
 //
@@ -28,7 +32,7 @@
 // since both run on maps of one size.
 //
 // Stride, padding and dilation belong to the one stage that looks at more than
-// one pixel (to the first stage where all are 1×1), the bias to the last. That
+// one pixel along their axis (to the first stage where all are 1×1), the bias to the last. That
 // is exact with zero padding, because a 1×1 convolution without a bias maps
 // zero to zero. A kernel in g groups is factorised group by group with the same
 // rank in each, and every stage then runs in g groups (the depthwise one in

@@ -144,37 +144,6 @@ func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
 	return c, c.Validate()
 }
 
-// FromSVD is the chain that applies a product U·Vᵀ in place of k, one for each
-// group, all of the same rank R: of the (T/g)×(S/g·P) matrix of the group's
-// weights, with U of (T/g)×R and V of (S/g·P)×R (Zhang et al. 2016). The first
-// stage is kh×kw and has k's geometry, the second is 1×1.
-func FromSVD(k *Kernel, u, v []*mat.Dense) (*Chain, error) {
-	if err := checkParts(k, len(u)); err != nil {
-		return nil, err
-	}
-	if len(v) != len(u) {
-		return nil, fmt.Errorf("%w: %d left and %d right factors", ErrShape, len(u), len(v))
-	}
-	groups := len(u)
-	_, rank := u[0].Dims()
-	var in, out stacked
-	for g := range groups {
-		if err := checkFactor(u[g], k.Shape[0]/groups, rank, g, "left"); err != nil {
-			return nil, err
-		}
-		if err := checkFactor(v[g], k.Shape[1]*k.Taps(), rank, g, "right"); err != nil {
-			return nil, err
-		}
-		in.addTransposed(v[g])
-		out.addMatrix(u[g])
-	}
-	c := &Chain{Kind: SVD, Rank: []int{rank}, Groups: groups, Stages: []*Kernel{
-		{Shape: [4]int{groups * rank, k.Shape[1], k.Shape[2], k.Shape[3]}, Weight: in, Geometry: k.Normal()},
-		{Shape: [4]int{k.Out(), rank, 1, 1}, Weight: out, Bias: k.Bias, Geometry: Geometry{Groups: groups}.Normal()},
-	}}
-	return c, c.Validate()
-}
-
 func checkParts(k *Kernel, n int) error {
 	if err := k.Validate(); err != nil {
 		return err

@@ -73,6 +73,18 @@ func (t *Transposed) KernelOrder(dst, values []float32) error {
 	return t.layer.KernelOrder(dst, values)
 }
 
+// SetWeights gives the layer weights in the order of the kernel, and biases where there
+// are any. The error wraps ErrShape.
+func (t *Transposed) SetWeights(weights, bias []float32) error {
+	if k := &t.layer.kernel; len(weights) != k.Shape[0]*k.Shape[1]*k.Taps() || bias != nil && len(bias) != len(t.bias) {
+		return fmt.Errorf("%w: %d weights and %d biases for a transposed kernel of %v", ErrShape, len(weights), len(bias), k.Shape)
+	}
+	t.layer.each(func(at, kernel int) { t.layer.weight[at] = weights[kernel] })
+	copy(t.bias, bias)
+	t.Update()
+	return nil
+}
+
 // Update tells that the weights or biases were changed.
 func (t *Transposed) Update() { t.layer.Update() }
 

@@ -49,6 +49,11 @@ func (p *Pool) Shape(in []Shape) (Shape, error) {
 	if err := w.Validate(); err != nil {
 		return nil, err
 	}
+	for _, v := range [][2]int{p.Size, p.Stride, p.Dilation, p.Begin, p.End, p.Adaptive} {
+		if max(v[0], v[1]) > 1<<24 {
+			return nil, fmt.Errorf("%w: a window with %v", ErrShape, v)
+		}
+	}
 	if len(x) != 2 && len(x) != 3 {
 		return nil, fmt.Errorf("%w: pooling of %v", ErrShape, x)
 	}

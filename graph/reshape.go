@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/internal/parallel"
 )
 
@@ -90,17 +91,28 @@ func (s Shape) linear() bool {
 // order of PyTorch and ONNX.
 func reorder(dst, x *conv.Map, to, from Shape, add bool, workers int) {
 	n := to.Len()
-	straight := to.linear() && from.linear() || to.Equal(from)
-	parallel.For(workers, x.N, func(i int) {
-		d, s := dst.Data[i*n:(i+1)*n], x.Data[i*n:(i+1)*n]
-		switch {
-		case straight && !add:
-			copy(d, s)
-		case straight:
-			for j, v := range s {
-				d[j] += v
-			}
-		default:
+	each := func(s Shape, strides []int) ([]int, []int) {
+		order := s.order()
+		return s.memory(x.N), append([]int{n}, pick(strides, order)...)
+	}
+	switch straight := to.linear() && from.linear() || to.Equal(from); {
+	case straight && !add:
+		copy(dst.Data, x.Data)
+	case straight:
+		nn.Add(dst, &conv.Map{N: dst.N, H: dst.H, W: dst.W, C: dst.C, Data: x.Data}, workers)
+	case to.linear() && !add:
+		nn.Permute(dst.Data, append([]int{x.N}, from...), x.Data, 0, append([]int{n}, from.Strides()...), workers)
+	case from.linear() && !add:
+		dims, strides := each(to, rowMajor(to))
+		nn.Permute(dst.Data, dims, x.Data, 0, strides, workers)
+	case to.linear():
+		dims, strides := each(from, rowMajor(from))
+		nn.PermuteBackward(dst.Data, dims, x.Data, 0, strides, true, workers)
+	case from.linear():
+		nn.PermuteBackward(dst.Data, append([]int{x.N}, to...), x.Data, 0, append([]int{n}, to.Strides()...), true, workers)
+	default:
+		parallel.For(workers, x.N, func(i int) {
+			d, s := dst.Data[i*n:(i+1)*n], x.Data[i*n:(i+1)*n]
 			a, b := newWalk(to), newWalk(from)
 			for range n {
 				if add {
@@ -111,8 +123,8 @@ func reorder(dst, x *conv.Map, to, from Shape, add bool, workers int) {
 				a.next()
 				b.next()
 			}
-		}
-	})
+		})
+	}
 }
 
 // walk visits the places of a tensor's values in the order of PyTorch and ONNX.

@@ -1,6 +1,11 @@
 package graph
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/nn"
+)
 
 func init() {
 	register(func() Op { return &Shuffle{} }, func() Op { return &DepthToSpace{} }, func() Op { return &SpaceToDepth{} })
@@ -28,11 +33,43 @@ func (s *Shuffle) Shape(in []Shape) (Shape, error) {
 }
 
 func (s *Shuffle) kernel(mode) (kernel, error) {
-	return copying{func(in, _ Shape) view {
-		h, w, c := in.Layout()
-		each := c / s.Groups
-		return view{dims: []int{h * w, each, s.Groups}, strides: []int{c, 1, each}}
-	}}, nil
+	return rearranging{
+		func(dst, x *conv.Map, add bool, workers int) *conv.Map {
+			return nn.ChannelShuffle(dst, x, s.Groups, add, workers)
+		},
+		func(dst, x *conv.Map, add bool, workers int) *conv.Map {
+			return nn.ChannelShuffle(dst, x, x.C/s.Groups, add, workers)
+		},
+	}, nil
+}
+
+// rearranging is an operation that puts values elsewhere, and its inverse. Both add where
+// add is set.
+type rearranging struct {
+	there, back func(dst, x *conv.Map, add bool, workers int) *conv.Map
+}
+
+func (rearranging) needs(int) bool { return false }
+
+func (k rearranging) forward(c *call) error {
+	c.out = k.there(c.out, c.in[0], false, c.workers)
+	return nil
+}
+
+func (k rearranging) backward(c *call) error {
+	if c.dx[0] != nil {
+		c.dx[0] = k.back(c.dx[0], c.dy, c.add[0], c.workers)
+	}
+	return nil
+}
+
+// squares are the two ways between channels and squares of pixels.
+func squares(block int, channels bool) (toSpace, toDepth func(dst, x *conv.Map, add bool, workers int) *conv.Map) {
+	return func(dst, x *conv.Map, add bool, workers int) *conv.Map {
+			return nn.DepthToSpace(dst, x, block, channels, add, workers)
+		}, func(dst, x *conv.Map, add bool, workers int) *conv.Map {
+			return nn.SpaceToDepth(dst, x, block, channels, add, workers)
+		}
 }
 
 // DepthToSpace makes squares of Block×Block pixels of channels: sub-pixel convolution's
@@ -61,14 +98,8 @@ func (d *DepthToSpace) Shape(in []Shape) (Shape, error) {
 }
 
 func (d *DepthToSpace) kernel(mode) (kernel, error) {
-	return copying{func(in, out Shape) view {
-		b, c := d.Block, out[0]
-		row, col, channel := b*c, c, 1
-		if d.Channels {
-			row, col, channel = b, 1, b*b
-		}
-		return view{dims: []int{in[1], b, in[2], b, c}, strides: []int{in[2] * in[0], row, in[0], col, channel}}
-	}}, nil
+	toSpace, toDepth := squares(d.Block, d.Channels)
+	return rearranging{toSpace, toDepth}, nil
 }
 
 // SpaceToDepth is the inverse of DepthToSpace: it makes channels of squares of
@@ -96,12 +127,6 @@ func (s *SpaceToDepth) Shape(in []Shape) (Shape, error) {
 }
 
 func (s *SpaceToDepth) kernel(mode) (kernel, error) {
-	return copying{func(in, out Shape) view {
-		b, c, line := s.Block, in[0], in[2]*in[0]
-		v := view{dims: []int{out[1], out[2], b, b, c}, strides: []int{b * line, b * c, line, c, 1}}
-		if s.Channels {
-			v = view{dims: []int{out[1], out[2], c, b, b}, strides: []int{b * line, b * c, 1, line, c}}
-		}
-		return v
-	}}, nil
+	toSpace, toDepth := squares(s.Block, s.Channels)
+	return rearranging{toDepth, toSpace}, nil
 }

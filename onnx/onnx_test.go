@@ -555,3 +555,56 @@ func FuzzModel(f *testing.F) {
 		}
 	})
 }
+
+func TestModelsThatNothingCouldRunAreRefused(t *testing.T) {
+	w := func(name string) *onnxpb.TensorProto {
+		w := tensor(name, Float, 1)
+		w.FloatData = []float32{1}
+		return w
+	}
+	x := []*onnxpb.ValueInfoProto{{Name: proto.String("x")}}
+	body := func(in string) *onnxpb.NodeProto {
+		return node("If", "y", attribute("then_branch", func(a *onnxpb.AttributeProto) {
+			a.G = &onnxpb.GraphProto{Name: proto.String("body"), Node: []*onnxpb.NodeProto{node("Relu", "z", nil, in)}, Output: []*onnxpb.ValueInfoProto{{Name: proto.String("z")}}}
+		}), "x")
+	}
+	for what, c := range map[string]struct {
+		g    *onnxpb.GraphProto
+		says string
+	}{
+		"two initializers": {&onnxpb.GraphProto{Initializer: []*onnxpb.TensorProto{w("w"), w("w")}}, `two initializers are called "w"`},
+		"two nodes":        {&onnxpb.GraphProto{Input: x, Node: []*onnxpb.NodeProto{node("Relu", "y", nil, "x"), node("Abs", "y", nil, "x")}}, `give "y"`},
+		"node and tensor":  {&onnxpb.GraphProto{Initializer: []*onnxpb.TensorProto{w("w")}, Input: x, Node: []*onnxpb.NodeProto{node("Relu", "w", nil, "x")}}, `give "w"`},
+		"missing":          {&onnxpb.GraphProto{Input: x, Node: []*onnxpb.NodeProto{node("Conv", "y", nil, "x", "w")}}, `takes "w", which nothing gives`},
+		"missing output":   {&onnxpb.GraphProto{Input: x, Output: []*onnxpb.ValueInfoProto{{Name: proto.String("y")}}}, `takes "y"`},
+		"ring":             {&onnxpb.GraphProto{Node: []*onnxpb.NodeProto{node("Relu", "a", nil, "b"), node("Relu", "b", nil, "a")}}, "waits for its own output"},
+		"ring by a body":   {&onnxpb.GraphProto{Input: x, Node: []*onnxpb.NodeProto{body("y")}}, "waits for its own output"},
+		"missing in body":  {&onnxpb.GraphProto{Input: x, Node: []*onnxpb.NodeProto{body("w")}}, `takes "w"`},
+	} {
+		if err := read(t, file(t, c.g)).Check(); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want %q", what, err, c.says)
+		}
+	}
+	good := &onnxpb.GraphProto{Input: append(x, &onnxpb.ValueInfoProto{Name: proto.String("w")}), Initializer: []*onnxpb.TensorProto{w("w")},
+		Node: []*onnxpb.NodeProto{node("Relu", "b", nil, "a"), node("Add", "a", nil, "x", "w", ""), body("b")}, Output: []*onnxpb.ValueInfoProto{{Name: proto.String("y")}}}
+	if err := read(t, file(t, good)).Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRealModelsPassTheCheck(t *testing.T) {
+	for _, dir := range []string{realModels, conformance} {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			for _, path := range modelFiles(t, dir) {
+				m, err := Open(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Check(); err != nil {
+					t.Errorf("%s: %v", path, err)
+				}
+				_ = m.Close()
+			}
+		})
+	}
+}

@@ -134,7 +134,7 @@ func (m *Model) expand(b []byte, md protoreflect.MessageDescriptor) (pieces, err
 			return out, protowire.ParseError(min(n, k))
 		}
 		end := at + n + k
-		if fd := md.Fields().ByNumber(num); fd != nil && fd.Message() != nil && holdsTensors(fd.Message()) {
+		if fd := md.Fields().ByNumber(num); typ == protowire.BytesType && fd != nil && fd.Message() != nil && holdsTensors(fd.Message()) {
 			v, _ := protowire.ConsumeBytes(b[at+n : end])
 			inner, err := m.expand(v, fd.Message())
 			if err != nil {
