@@ -92,6 +92,9 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	if opt.Method == "" {
 		opt.Method = compress.Auto
 	}
+	if _, err := compress.ParseMethod(string(opt.Method)); err != nil {
+		return nil, err
+	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = compress.VBMF
 	}
