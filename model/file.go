@@ -5,27 +5,21 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
 func (o ReadOptions) readFile(ctx context.Context, path string) (*StateDict, error) {
-	f, err := os.Open(path)
+	f, info, err := infile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case info.IsDir():
+	if info.IsDir() {
 		return o.readDir(ctx, path)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: not a regular file", ErrFormat)
 	}
 	return o.Read(ctx, f, info.Size(), stem(path))
 }

@@ -166,6 +166,12 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
+	if err := checkTraining(f.out, f.resume, f.force, false); err != nil {
+		return err
+	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
 	t := trainFlags{data: f.data, limit: f.limit, holdout: f.holdout}
 	t.Seed = f.Seed
 	data, validation, err := t.sets()

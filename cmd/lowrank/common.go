@@ -22,6 +22,7 @@ import (
 type modelFlags struct {
 	strideFirst bool
 	dilate      int
+	norm        normFlags
 	threads     int
 	json        bool
 	// which says what of a file is the network.
@@ -35,6 +36,7 @@ type modelFlags struct {
 
 func (f *modelFlags) add(cmd *cobra.Command) {
 	f.addReading(cmd)
+	f.norm.add(cmd)
 	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
 }
 
@@ -132,7 +134,7 @@ func (f *modelFlags) net(path string) (*graph.Graph, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, sd.Source.Explain(err))
 	}
-	return net, nil
+	return net, f.norm.apply(&net.Preprocess)
 }
 
 // dataFlags are the flags of every command that reads images.
@@ -141,9 +143,11 @@ type dataFlags struct {
 	split string
 	limit int
 	batch int
+	cmd   *cobra.Command
 }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
+	f.cmd = cmd
 	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class; PATH,holdout=0.25 divides each class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments), or images with masks: pairs:DIR, glyphs:segments")
 	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
 	cmd.Flags().IntVar(&f.limit, "limit", 0, "use N images spread evenly over the data, 0 for all")
@@ -152,7 +156,7 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 
 // forModel sets the data where none are named and the network is the embedded one.
 func (f *dataFlags) forModel(path string) {
-	if f.data == "" && path == embeddedName {
+	if !f.cmd.Flags().Changed("data") && path == embeddedName {
 		f.data = letters.Data
 	}
 }
@@ -196,11 +200,11 @@ func table(w io.Writer, rows [][]string) {
 			if i > 0 {
 				fmt.Fprint(tw, "\t")
 			}
-			fmt.Fprint(tw, cell)
+			fmt.Fprint(tw, visible(cell, ""))
 		}
 		fmt.Fprintln(tw)
 	}
-	_ = tw.Flush() // the writer below reports its own failures
+	_ = tw.Flush() // output remembers failures
 }
 
 // count prints n with separators, 11,689,512.

@@ -175,6 +175,11 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if isONNXName(f.out) {
 		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
 	}
+	if f.Epochs > 0 {
+		if err := checkTraining(f.out, f.resume, f.force, false); err != nil {
+			return err
+		}
+	}
 	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads}
 	line := progressLine(cmd, "layers")
 	opt.Progress = line.Update

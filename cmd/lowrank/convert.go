@@ -115,6 +115,9 @@ func (f *convertFlags) run(cmd *cobra.Command, argument string) error {
 	if f.rank != "" && !f.lossy {
 		return usagef("--rank is for fits: give --lossy too")
 	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}

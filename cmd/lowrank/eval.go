@@ -26,6 +26,9 @@ type evalReport struct {
 	Correct  int     `json:"correct"`
 	Samples  int     `json:"samples"`
 	Seconds  float64 `json:"seconds"`
+	// Mean and Std are what images are normalised by.
+	Mean [3]float32 `json:"mean"`
+	Std  [3]float32 `json:"std"`
 	// Source says where in the file the network lay and what was left out.
 	Source *model.Source `json:"source,omitempty"`
 }
@@ -38,12 +41,15 @@ type segmentationReport struct {
 	MIoU          float64 `json:"miou"`
 	PixelAccuracy float64 `json:"pixel_accuracy"`
 	// IoU has a value for each class, null for one that does not occur.
-	IoU     []*float64    `json:"iou"`
-	Loss    float64       `json:"loss"`
-	Pixels  int64         `json:"pixels"`
-	Samples int           `json:"samples"`
-	Seconds float64       `json:"seconds"`
-	Source  *model.Source `json:"source,omitempty"`
+	IoU     []*float64 `json:"iou"`
+	Loss    float64    `json:"loss"`
+	Pixels  int64      `json:"pixels"`
+	Samples int        `json:"samples"`
+	Seconds float64    `json:"seconds"`
+	// Mean and Std are what images are normalised by.
+	Mean   [3]float32    `json:"mean"`
+	Std    [3]float32    `json:"std"`
+	Source *model.Source `json:"source,omitempty"`
 }
 
 // reportSegmentation prints the score of a segmentation network.
@@ -51,12 +57,14 @@ func (f *modelFlags) reportSegmentation(w io.Writer, path string, net *graph.Gra
 	r := segmentationReport{
 		Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), MIoU: s.MeanIoU(), PixelAccuracy: s.Accuracy(),
 		Loss: s.Loss, Pixels: s.Pixels(), Samples: s.Samples, Seconds: seconds, Source: f.source(path),
+		Mean: net.Preprocess.Mean, Std: net.Preprocess.Std,
 	}
 	rows := [][]string{
 		{"network", fmt.Sprintf("%s for segmentation, %d classes", r.Arch, net.Classes())},
 		{"parameters", count(r.Params)},
 		{"MACs", count(r.MACs)},
 		{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+		{"normalisation", normalisation(net.Preprocess)},
 		{"mean IoU", fmt.Sprintf("%.2f %%", 100*r.MIoU)},
 		{"pixel accuracy", fmt.Sprintf("%.2f %% of %s pixels", 100*r.PixelAccuracy, count(r.Pixels))},
 		{"loss", fmt.Sprintf("%.4f", r.Loss)},
@@ -133,7 +141,7 @@ first, in memory; see lowrank merge.`,
 				Arch: net.Arch, Params: net.Params(), MACs: net.MACs(),
 				Accuracy: score.Accuracy(), Top5: score.Top5Accuracy(), Loss: score.Loss,
 				Correct: score.Top1, Samples: score.Samples, Seconds: time.Since(start).Seconds(),
-				Source: mf.source(path),
+				Source: mf.source(path), Mean: net.Preprocess.Mean, Std: net.Preprocess.Std,
 			}
 			if mf.json {
 				return printJSON(cmd.OutOrStdout(), r)
@@ -144,6 +152,7 @@ first, in memory; see lowrank merge.`,
 				{"parameters", count(r.Params)},
 				{"MACs", count(r.MACs)},
 				{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+				{"normalisation", normalisation(net.Preprocess)},
 				{"top-1", fmt.Sprintf("%.2f %% (%d)", 100*r.Accuracy, r.Correct)},
 				{"top-5", fmt.Sprintf("%.2f %%", 100*r.Top5)},
 				{"loss", fmt.Sprintf("%.4f", r.Loss)},

@@ -115,6 +115,9 @@ func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error
 	case f.out == "" && !f.json:
 		return usagef("extract needs -o ADAPTER, or --json for the report alone")
 	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
 	if err := checkEnding(f.out, ".safetensors"); err != nil {
 		return err
 	}

@@ -120,6 +120,9 @@ func (f *mergeFlags) check(adapters int) error {
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
 	if err := checkEnding(f.out, ".safetensors"); err != nil {
 		return err
 	}

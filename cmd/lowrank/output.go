@@ -71,6 +71,50 @@ func checkOutputDir(path string, force bool) error {
 	return model.TryAtomic(path)
 }
 
+// checkTraining is checkOutput for what a run leaves beside its output: without --resume
+// and --force nothing that is there is taken for its own. What a killed run left half
+// written is removed where it goes on.
+func checkTraining(out string, resume, force, curve bool) error {
+	if out == "" {
+		return nil
+	}
+	checkpoint, log, svg := trainingFiles(out)
+	files := []string{checkpoint, log}
+	if curve {
+		files = append(files, svg)
+	}
+	goesOn := false
+	if resume {
+		_, err := os.Lstat(checkpoint)
+		goesOn = err == nil
+		for _, path := range append(files, out) {
+			if err := model.RemoveTemporary(path); err != nil {
+				return err
+			}
+		}
+	}
+	if goesOn { // the log is that of the checkpoint
+		files = nil
+	}
+	for _, path := range files {
+		if _, err := os.Lstat(path); err == nil && !force {
+			return fmt.Errorf("%s exists; --force overwrites it, and --resume goes on from a checkpoint", path)
+		}
+		if err := checkOutput(path, force); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkName refuses a name that an adapter in a file cannot have.
+func checkName(name string) error {
+	if strings.Contains(name, "/") {
+		return usagef("--name %s; want a name without /", name)
+	}
+	return nil
+}
+
 // typeFlag is the type of floating-point numbers in an output.
 type typeFlag struct{ dtype string }
 

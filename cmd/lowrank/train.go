@@ -210,6 +210,9 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
+	if err := checkTraining(f.out, f.resume, f.force, true); err != nil {
+		return err
+	}
 	data, validation, err := f.sets()
 	if err != nil {
 		return err
@@ -225,11 +228,6 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	checkpoint, log, curve := trainingFiles(f.out)
-	if !f.resume {
-		if err := checkOutput(checkpoint, f.force); err != nil {
-			return fmt.Errorf("%w, and --resume goes on from it", err)
-		}
-	}
 	if err := f.begin(checkpoint); err != nil {
 		return err
 	}
@@ -292,10 +290,14 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*graph.Graph, err
 		return nil, usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
 	}
 	if f.arch != "" {
-		return zoo.New(f.arch, data.Classes(), zoo.NewOptions{
+		net, err := zoo.New(f.arch, data.Classes(), zoo.NewOptions{
 			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
 			Segment: segment, Dilate: opt.Dilate,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return net, f.norm.apply(&net.Preprocess)
 	}
 	net, err := f.net(args[0])
 	if err != nil {

@@ -38,7 +38,7 @@ func Open(path string) (*os.File, fs.FileInfo, error) {
 		return refuse()
 	}
 	// Between the two the path may have become a pipe: opening must not wait for it.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
 	if err != nil {
 		return nil, nil, err
 	}
