@@ -200,7 +200,7 @@ func (a *als) balanced(u [][]float64) [][]float64 {
 // at2 is q at balanced factors.
 func (a *als) at2(q *point) *point {
 	b := &point{u: a.balanced(q.u), err: q.err}
-	b.gram = a.grams(b.u)
+	b.gram = a.gramsOf(b.u)
 	// A gradient scales as the inverse of its factor.
 	for n, g := range q.grad {
 		c := slices.Clone(g)
@@ -219,7 +219,7 @@ func (a *als) at2(q *point) *point {
 	return b
 }
 
-func (a *als) grams(u [][]float64) [][]float64 {
+func (a *als) gramsOf(u [][]float64) [][]float64 {
 	g := make([][]float64, len(u))
 	for n := range u {
 		g[n] = make([]float64, a.rank*a.rank)
@@ -238,7 +238,7 @@ func all(x source, u [][]float64) [][]float64 {
 // at computes the error and its gradient, U_n·Γ_n − M_n. Where the error is small
 // both lose their digits so, and come from the residual instead.
 func (a *als) at(u [][]float64) *point {
-	p := &point{u: u, gram: a.grams(u)}
+	p := &point{u: u, gram: a.gramsOf(u)}
 	m := all(a.x, u)
 	var inner, square, intensity float64
 	for i, v := range u[0] {

@@ -54,6 +54,9 @@ type Settings struct {
 	// objective by less than this share of it; 0 means 1e-5 and 5.
 	Tol      float64
 	Patience int
+	// Slack is how far below the bound a factor's squared error may stay, as a share of
+	// it; 0 means 1e-10. A looser one spares most of the search for multipliers.
+	Slack float64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -231,8 +234,8 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 		return nil, fmt.Errorf("%w: bound %g, factor %g and target %g; want one of them", ErrSettings, s.Bound, s.Factor, s.Target)
 	case s.Steps < 0 || s.Steps > 1 && s.Target > 0:
 		return nil, fmt.Errorf("%w: %d steps to a target of %g", ErrSettings, s.Steps, s.Target)
-	case s.MaxSweeps < 0 || s.Patience < 0 || !(s.Tol >= 0):
-		return nil, fmt.Errorf("%w: at most %d sweeps, patience %d, tolerance %g", ErrSettings, s.MaxSweeps, s.Patience, s.Tol)
+	case s.MaxSweeps < 0 || s.Patience < 0 || !(s.Tol >= 0) || !(s.Slack >= 0 && s.Slack < 1):
+		return nil, fmt.Errorf("%w: at most %d sweeps, patience %d, tolerance %g, slack %g", ErrSettings, s.MaxSweeps, s.Patience, s.Tol, s.Slack)
 	case s.Objective == "":
 		s.Objective = Sensitivity
 	case s.Objective != Sensitivity && s.Objective != Intensity:
@@ -250,6 +253,9 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 	}
 	if s.Patience == 0 {
 		s.Patience = 5
+	}
+	if s.Slack == 0 {
+		s.Slack = precise
 	}
 	sizes := s.Sizes
 	if sizes == nil {

@@ -122,6 +122,9 @@ type choice struct {
 	// parts are the Tucker parts, and error2 is the squared error of a trial.
 	parts  []*tucker.Result
 	error2 float64
+	// fits are a trial's CPDs of the parts' cores, from which the decomposition goes on;
+	// nil where there was none, or of other cores.
+	fits []*cpd.Result
 }
 
 // most is a rank that holds any core of the dimensions.
@@ -196,11 +199,11 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		}
 	}
 	last := fmt.Errorf("%w: a relative error of %g in %d parameters", ErrRank, p.RelError, p.Params)
-	for _, share := range all {
-		c, err := p.within(ctx, tucker.HOSVD, whole*math.Sqrt(share))
-		if err != nil {
-			return nil, err
-		}
+	candidates, err := p.candidates(ctx, all, whole)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range candidates {
 		if best != nil && slices.Equal(c.dims, best.dims) {
 			continue
 		}
@@ -215,6 +218,9 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 	}
 	if best == nil {
 		return nil, last
+	}
+	if slices.Equal(best.dims, p.shape) {
+		return best, nil
 	}
 	c, err := p.project(ctx, tucker.HOOI, best.dims)
 	if err == nil {
@@ -281,6 +287,68 @@ func (p *plan) within(ctx context.Context, method partial, bound float64) (*choi
 	return p.project(ctx, method, dims)
 }
 
+// candidates are the Tucker parts that spend shares of the squared error whole².
+func (p *plan) candidates(ctx context.Context, shares []float64, whole float64) ([]*choice, error) {
+	var all []*choice
+	var bounds []float64
+	for _, share := range shares {
+		if share > 0 {
+			bounds = append(bounds, whole*math.Sqrt(share))
+		}
+	}
+	if len(p.x) > 1 || len(bounds) < 2 {
+		for _, share := range shares {
+			c, err := p.within(ctx, tucker.HOSVD, whole*math.Sqrt(share))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, c)
+		}
+		return all, nil
+	}
+	if shares[0] == 0 {
+		c, err := p.project(ctx, tucker.HOSVD, p.shape)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	// One HOSVD serves all bounds.
+	parts, err := tucker.HOSVDs(ctx, p.x[0], &tucker.Settings{Modes: p.Modes, Workers: p.Workers}, bounds...)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range parts {
+		c := &choice{dims: t.Ranks(), parts: []*tucker.Result{t}}
+		for n, u := range t.Factors {
+			if u != nil && c.dims[n] == p.shape[n] { // a factor that is none
+				if c, err = p.project(ctx, tucker.HOSVD, c.dims); err != nil {
+					return nil, err
+				}
+				break
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// hopeless tells that c cannot have less error than best at a rank up to most, or the
+// bound's at a lower one: the squared error of a CPD falls with the rank no faster than
+// R⁻², and has to make up for what the Tucker parts spend.
+func (p *plan) hopeless(c, best *choice, most int) bool {
+	allowed, spent := best.error2, 0.
+	if p.RelError > 0 {
+		bound := p.RelError * tensorops.Norm(p.norms)
+		allowed = bound * bound
+	}
+	for i, t := range c.parts {
+		e := t.RelError * p.norms[i]
+		spent += e * e
+	}
+	return spent >= allowed || float64(most) < float64(best.rank)/math.Sqrt(1-spent/allowed)
+}
+
 // project computes the Tucker parts with cores of dims, or of less where an unfolding
 // of the core could not have the rank. Modes of full rank are left alone.
 func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice, error) {
@@ -320,14 +388,17 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 		first = most
 	}
 	switch {
-	case best != nil && best.holds(c.dims, most):
+	case best != nil && (best.holds(c.dims, most) || slices.Equal(best.dims, p.shape) && p.hopeless(c, best, most)):
 		return best, nil
 	case most == 0:
 		return nil, fmt.Errorf("%w: rank 1 of a core of %v has more than %d parameters", ErrRank, c.dims, budget)
 	case p.RelError > 0:
 		rank, err := bisect.Least(first, most, func(r int) (bool, error) {
-			_, ok, err := p.try(ctx, c, r)
-			return ok, err
+			_, fits, err := p.try(ctx, c, r)
+			if fits != nil { // of fewer components than those before
+				c.fits = fits
+			}
+			return fits != nil, err
 		})
 		switch {
 		case err != nil:
@@ -341,7 +412,7 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 		return c, nil
 	}
 	var err error
-	if c.error2, _, err = p.try(ctx, c, most); err != nil {
+	if c.error2, c.fits, err = p.try(ctx, c, most); err != nil {
 		return nil, err
 	}
 	if c.rank = most; best != nil && best.error2 <= c.error2 {
@@ -350,9 +421,9 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 	return c, nil
 }
 
-// try fits CPDs of a rank in few sweeps: their squared error, and whether each is
-// within the bound.
-func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, within bool, err error) {
+// try fits CPDs of a rank in few sweeps: their squared error, and the fits, nil where one
+// is not within the bound.
+func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, fits []*cpd.Result, err error) {
 	for i, t := range c.parts {
 		set := p.Fit
 		if set.MaxSweeps == 0 || set.MaxSweeps > trialSweeps {
@@ -364,15 +435,16 @@ func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, wi
 		}
 		fit, err := cpd.ALS(ctx, t.Core, rank, &set)
 		if err != nil {
-			return 0, false, err
+			return 0, nil, err
 		}
+		fits = append(fits, fit)
 		e := math.Hypot(t.RelError*p.norms[i], fit.RelError*t.Norm())
 		error2 += e * e
 		if p.RelError > 0 && fit.RelError > bound {
-			return error2, false, nil
+			return error2, nil, nil
 		}
 	}
-	return error2, true, nil
+	return error2, fits, nil
 }
 
 // left is what the Tucker part of tensor i leaves of a bound on the relative error,

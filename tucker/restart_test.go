@@ -124,3 +124,19 @@ func TestStartsAndSeedAct(t *testing.T) {
 		t.Error("starts with a bound on the error")
 	}
 }
+
+func TestSeveralBoundsAtOnceAreOneAfterAnother(t *testing.T) {
+	x := decaying(5, 12, 11, 4)
+	bounds := []float64{.5, .1, .3, .01}
+	all, err := HOSVDs(t.Context(), x, &Settings{Modes: []int{0, 1}}, bounds...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range bounds {
+		one, err := HOSVD(t.Context(), x, &Settings{Modes: []int{0, 1}, RelError: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustEqual(t, "a bound", all[i], one)
+	}
+}

@@ -337,14 +337,27 @@ func (p *plan) project(skip int) ([]int, []float64) {
 // hosvd finds the factors one mode after another, each from the whole tensor,
 // and the core. Without ranks it chooses them.
 func (p *plan) hosvd() error {
-	p.factors = make([][]float64, len(p.shape))
-	choose := p.ranks == nil
-	if choose {
-		p.ranks = make([]int, len(p.modes))
-		for i, n := range p.modes {
-			p.ranks[i] = p.shape[n]
-		}
+	if p.ranks != nil {
+		return p.truncated()
 	}
+	if err := p.full(); err != nil {
+		return err
+	}
+	p.cut(p.choose())
+	return nil
+}
+
+// full is hosvd with all ranks there are.
+func (p *plan) full() error {
+	for _, n := range p.modes {
+		p.ranks = append(p.ranks, p.shape[n])
+	}
+	return p.truncated()
+}
+
+// truncated is hosvd with the ranks at hand.
+func (p *plan) truncated() error {
+	p.factors = make([][]float64, len(p.shape))
 	for i, n := range p.modes {
 		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.shape, p.data, n), p.shape, p.data, n, p.ranks[i], -1)
 		if err != nil {
@@ -353,9 +366,6 @@ func (p *plan) hosvd() error {
 		p.factors[n] = u
 	}
 	p.dims, p.core = p.project(-1)
-	if choose {
-		p.cut(p.choose())
-	}
 	return nil
 }
 
@@ -507,6 +517,35 @@ func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error)
 		return nil, err
 	}
 	return p.result(), nil
+}
+
+// HOSVDs is HOSVD for several bounds on the relative error, in place of those of the
+// settings, at the cost of one and of the cuts.
+func HOSVDs(ctx context.Context, x *tensor.Dense, set *Settings, bounds ...float64) ([]*Result, error) {
+	var all []*Result
+	var full *plan
+	for _, bound := range bounds {
+		with := *set
+		with.RelError = bound
+		p, err := newPlan(x, &with)
+		if err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if full == nil {
+			full = p
+			if err := p.full(); err != nil {
+				return nil, err
+			}
+		}
+		at := *p
+		at.ranks, at.factors, at.dims, at.core = full.ranks, slices.Clone(full.factors), full.dims, full.core
+		at.cut(at.choose())
+		all = append(all, at.result())
+	}
+	return all, nil
 }
 
 // HOOI is the higher-order orthogonal iteration: from the truncated HOSVD it
