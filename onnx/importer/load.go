@@ -244,6 +244,8 @@ func (h *indexHeap) pop() int {
 	}
 }
 
+var errOperator = fmt.Errorf("%w: there is no operation for node", onnx.ErrUnsupported)
+
 // supported reports all nodes that are of no known operator at once.
 func (im *importer) supported(nodes []*onnxpb.NodeProto) error {
 	var missing []string
@@ -270,7 +272,7 @@ func (im *importer) supported(nodes []*onnxpb.NodeProto) error {
 		more = fmt.Sprintf(" and %d kinds more", len(missing)-most)
 		missing = missing[:most]
 	}
-	return fmt.Errorf("%w: what node %s%s computes", onnx.ErrUnsupported, strings.Join(missing, ", "), more)
+	return fmt.Errorf("%w: %s%s", errOperator, strings.Join(missing, ", "), more)
 }
 
 // input makes the network's input.
