@@ -12,7 +12,7 @@ import (
 )
 
 func init() {
-	f := family{is: isResNet, build: (*builder).resnet}
+	f := family{residual: true, is: isResNet, build: (*builder).resnet}
 	for _, p := range published {
 		f.names = append(f.names, p.name)
 	}
@@ -303,19 +303,11 @@ var heads = []string{"fc", "linear", "head", "classifier", "last_linear", "head.
 
 // head adds the last layer of a classifier to x.
 func (b *builder) head(x *graph.Node, name string) {
+	if b.err != nil {
+		return
+	}
 	if !b.random() {
-		found := ""
-		for _, h := range heads {
-			if b.r.Has(h+".weight") || b.manifest.Chain(h) != nil {
-				found = h
-				break
-			}
-			for i := range 8 { // dropout and the like before it
-				if s := fmt.Sprintf("%s.%d", h, i); found == "" && len(b.r.Shape(s+".weight")) == 2 {
-					found = s
-				}
-			}
-		}
+		found := b.findHead(name, b.channels[x])
 		if found == "" {
 			b.fail("%w: %s needs its last layer, a tensor called %q or the like; a body without a head has no classes, and its kernels alone can be compressed", ErrUnknown, b.arch(), name+".weight")
 			return
@@ -324,6 +316,34 @@ func (b *builder) head(x *graph.Node, name string) {
 	}
 	y := b.linear(name, x, b.classes)
 	b.finish(y, y)
+}
+
+// findHead is the name of a state dict's last layer, which the family calls name: that,
+// or one of heads, or whatever the only linear layer on so many channels is called that
+// nothing has taken. It is "" if there is none.
+func (b *builder) findHead(name string, channels int) string {
+	for _, h := range append([]string{name}, heads...) {
+		if b.r.Has(h+".weight") || b.manifest.Chain(h) != nil {
+			return h
+		}
+		for i := range 8 { // dropout and the like before it
+			if s := fmt.Sprintf("%s.%d", h, i); len(b.r.Shape(s+".weight")) == 2 {
+				return s
+			}
+		}
+	}
+	found := ""
+	for _, n := range b.r.Unused() {
+		layer, ok := strings.CutSuffix(strings.TrimPrefix(n, b.strip), ".weight")
+		if s := b.r.Shape(layer + ".weight"); !ok || len(s) != 2 || s[1] != channels {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = layer
+	}
+	return found
 }
 
 // buildResNet adds a residual network.

@@ -64,10 +64,25 @@ type NewOptions struct {
 	ZeroGain bool
 }
 
+// validatePlain refuses the choices that only residual networks have.
+func (o *NewOptions) validatePlain(arch string) error {
+	for _, c := range []struct {
+		set  bool
+		name string
+	}{{o.StrideFirst, "StrideFirst"}, {o.Projection, "Projection"}, {o.SmallStem, "SmallStem"}, {o.Segment, "Segment"}, {o.Dilate != nil, "Dilate"}, {o.ZeroGain, "ZeroGain"}} {
+		if c.set {
+			return fmt.Errorf("%w: %s with %s, which only residual networks have", ErrUnknown, arch, c.name)
+		}
+	}
+	return nil
+}
+
 // family is a kind of networks.
 type family struct {
 	// names lists those that New builds.
 	names []string
+	// residual is set for the one whose networks have variants: see NewOptions.
+	residual bool
 	// is tells whether a state dict is one of the family's.
 	is func(r *graph.Reader) bool
 	// build builds; arch is "" for a state dict, of which it must be found out.
@@ -93,6 +108,11 @@ func New(arch string, classes int, opt NewOptions) (*graph.Graph, error) {
 	at := slices.IndexFunc(families, func(f family) bool { return slices.Contains(f.names, arch) })
 	if at < 0 {
 		return nil, fmt.Errorf("%w: architecture %q; want one of %s", ErrUnknown, arch, strings.Join(Architectures(), ", "))
+	}
+	if !families[at].residual {
+		if err := opt.validatePlain(arch); err != nil {
+			return nil, err
+		}
 	}
 	most := 1 << 20
 	if opt.Segment {
@@ -277,6 +297,10 @@ type layer struct {
 	geometry conv.Geometry
 	bias     bool // of random weights
 	linear   bool
+	// flat is set for a linear layer on all values of a map of as many pixels as the kernel
+	// has taps, which is a convolution of one output pixel. A state dict has it with the two
+	// dimensions of a linear layer, T×(S·kh·kw).
+	flat bool
 	// fixed makes out the number of outputs of a state dict's too.
 	fixed bool
 }
@@ -318,8 +342,8 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 		}
 		c := graph.NewConv([4]int{l.out, in / g.Groups, l.size[0], l.size[1]}, g, l.bias)
 		k := c.Stages[0]
-		if l.linear {
-			head := graph.NewHead(in, l.out, b.rng)
+		if l.linear || l.flat {
+			head := graph.NewHead(in*k.Taps(), l.out, b.rng)
 			k.Weight, k.Bias = head.Weight, head.Bias
 		} else {
 			graph.SetNormal(k, b.rng)
@@ -334,6 +358,9 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 	if err != nil {
 		b.fail("%s: %w", b.arch(), err)
 		return x
+	}
+	if l.flat {
+		c = unflatten(c, in, l.size)
 	}
 	shape, geometry := c.Shape()
 	if want := g.Normal(); g.Groups != 0 || b.manifest.Chain(name) == nil {
@@ -359,13 +386,27 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 	return b.add(name, &graph.Conv{Chain: c, Linear: l.linear}, c.Out(), x)
 }
 
+// unflatten is a linear layer on all values of a map, in PyTorch's order, as the
+// convolution that it is; other chains are what they were. Weights are shared.
+func unflatten(c *conv.Chain, in int, size [2]int) *conv.Chain {
+	if c.Kind != conv.Dense {
+		return c
+	}
+	k := *c.Stages[0]
+	if k.Taps() != 1 || k.Shape[1] != in*size[0]*size[1] {
+		return c
+	}
+	k.Shape = [4]int{k.Shape[0], in, size[0], size[1]}
+	return conv.NewDense(&k)
+}
+
 // unlike tells in words what of a geometry another does not have.
 func unlike(g, other conv.Geometry) string {
 	var s string
 	for _, f := range []struct {
 		name     string
 		is, isnt [2]int
-	}{{"stride", g.Stride, other.Stride}, {"padding", g.Padding, other.Padding}, {"dilation", g.Dilation, other.Dilation}} {
+	}{{"stride", g.Stride, other.Stride}, {"padding", g.Padding, other.Padding}, {"more padding at the end", g.Extra, other.Extra}, {"dilation", g.Dilation, other.Dilation}} {
 		if f.is != f.isnt {
 			s += fmt.Sprintf(", %s %d×%d", f.name, f.is[0], f.is[1])
 		}
