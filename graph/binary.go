@@ -20,6 +20,10 @@ const (
 	Max BinaryOp = BinaryOp(nn.Largest)
 	Min BinaryOp = BinaryOp(nn.Least)
 	Pow BinaryOp = BinaryOp(nn.Power)
+	// Comparisons are 1 where they hold, else 0.
+	Equal   BinaryOp = BinaryOp(nn.Equal)
+	Less    BinaryOp = BinaryOp(nn.Less)
+	Greater BinaryOp = BinaryOp(nn.Greater)
 )
 
 // Binary combines two tensors value by value. Where one has a dimension of 1 it is
@@ -67,7 +71,13 @@ func (*binary) inPlace() bool { return true }
 
 // needs tells what derivatives are computed from; those of sums and differences are
 // constant.
-func (k *binary) needs(i int) bool { return i >= 0 && k.f != nn.Plus && k.f != nn.Minus }
+func (k *binary) needs(i int) bool {
+	switch k.f {
+	case nn.Plus, nn.Minus, nn.Equal, nn.Less, nn.Greater:
+		return false
+	}
+	return i >= 0
+}
 
 // operands is how the inputs lie; either may be of a batch of one. Their values may be
 // missing in a backward pass that does not need them.

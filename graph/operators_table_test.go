@@ -8,13 +8,23 @@ import (
 )
 
 var binaries = map[BinaryOp]func(a, b float64) float64{
-	Add: func(a, b float64) float64 { return a + b },
-	Sub: func(a, b float64) float64 { return a - b },
-	Mul: func(a, b float64) float64 { return a * b },
-	Div: func(a, b float64) float64 { return a / b },
-	Max: math.Max,
-	Min: math.Min,
-	Pow: math.Pow,
+	Add:     func(a, b float64) float64 { return a + b },
+	Sub:     func(a, b float64) float64 { return a - b },
+	Mul:     func(a, b float64) float64 { return a * b },
+	Div:     func(a, b float64) float64 { return a / b },
+	Max:     math.Max,
+	Min:     math.Min,
+	Pow:     math.Pow,
+	Equal:   func(a, b float64) float64 { return truth(a == b) },
+	Less:    func(a, b float64) float64 { return truth(a < b) },
+	Greater: func(a, b float64) float64 { return truth(a > b) },
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func total(v []float64, f func(float64) float64) float64 {

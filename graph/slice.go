@@ -30,8 +30,8 @@ type Slice struct {
 // Kind is "slice".
 func (*Slice) Kind() string { return "slice" }
 
-// places is the first of a dimension's n places, the step and how many are taken.
-func (k *Cut) places(n int) (first, step, size int) {
+// Places is the first of a dimension's n places, the step and how many are taken.
+func (k Cut) Places(n int) (first, step, size int) {
 	step = k.Step
 	if step == 0 {
 		step = 1
@@ -44,10 +44,10 @@ func (k *Cut) places(n int) (first, step, size int) {
 	}
 	if step > 0 {
 		first = place(k.Start, 0, n)
-		return first, step, (place(k.End, 0, n) - first + step - 1) / step
+		return first, step, max((place(k.End, 0, n)-first+step-1)/step, 0)
 	}
 	first = place(k.Start, 0, n-1)
-	return first, step, (first - place(k.End, -1, n-1) - step - 1) / -step
+	return first, step, max((first-place(k.End, -1, n-1)-step-1)/-step, 0)
 }
 
 // Shape is the input's but for the sizes that are cut.
@@ -66,7 +66,7 @@ func (s *Slice) Shape(in []Shape) (Shape, error) {
 		if k.Start < -mostValues || k.Start > End || k.End > End {
 			return nil, fmt.Errorf("%w: a cut from %d to %d", ErrShape, k.Start, k.End)
 		}
-		if _, _, out[k.Axis] = k.places(x[k.Axis]); out[k.Axis] < 1 {
+		if _, _, out[k.Axis] = k.Places(x[k.Axis]); out[k.Axis] < 1 {
 			return nil, fmt.Errorf("%w: nothing is left of dimension %d of %v from %d to %d", ErrShape, k.Axis, x, k.Start, k.End)
 		}
 	}
@@ -77,7 +77,7 @@ func (s *Slice) kernel(mode) (kernel, error) {
 	return copying{func(in, out Shape) view {
 		strides, offset := in.Strides(), 0
 		for _, k := range s.Cuts {
-			first, step, _ := k.places(in[k.Axis])
+			first, step, _ := k.Places(in[k.Axis])
 			offset += first * strides[k.Axis]
 			strides[k.Axis] *= step
 		}

@@ -23,12 +23,16 @@ const (
 	Largest Binary = "max"
 	Least   Binary = "min"
 	Power   Binary = "pow" // aᵇ
+	// Comparisons are 1 where they hold, else 0; their gradient is 0.
+	Equal   Binary = "equal"
+	Less    Binary = "less"    // a < b
+	Greater Binary = "greater" // a > b
 )
 
 // Validate reports a function that is none. The error wraps conv.ErrShape.
 func (k Binary) Validate() error {
 	switch k {
-	case Plus, Minus, Times, Divide, Largest, Least, Power:
+	case Plus, Minus, Times, Divide, Largest, Least, Power, Equal, Less, Greater:
 		return nil
 	}
 	return fmt.Errorf("%w: a binary function called %q", conv.ErrShape, k)
@@ -197,7 +201,26 @@ func (k Binary) row(dst, a, b []float32) {
 		for i, v := range a {
 			dst[i] = float32(pow(float64(v), float64(b[i])))
 		}
+	case Equal:
+		for i, v := range a {
+			dst[i] = holds(v == b[i])
+		}
+	case Less:
+		for i, v := range a {
+			dst[i] = holds(v < b[i])
+		}
+	case Greater:
+		for i, v := range a {
+			dst[i] = holds(v > b[i])
+		}
 	}
+}
+
+func holds(b bool) float32 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // rowBackward writes to dst, which may be g, the gradient of an operand of a row from
@@ -205,6 +228,8 @@ func (k Binary) row(dst, a, b []float32) {
 func (k Binary) rowBackward(dst, g, a, b []float32, second bool) {
 	g, a, b = g[:len(dst)], a[:len(dst)], b[:len(dst)]
 	switch {
+	case k == Equal || k == Less || k == Greater:
+		clear(dst)
 	case k == Plus, k == Minus && !second:
 		copy(dst, g)
 	case k == Minus:

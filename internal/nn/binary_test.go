@@ -18,6 +18,9 @@ var binaryFunctions = map[Binary]func(a, b float64) float64{
 	Largest: math.Max,
 	Least:   math.Min,
 	Power:   math.Pow,
+	Equal:   func(a, b float64) float64 { return float64(holds(a == b)) },
+	Less:    func(a, b float64) float64 { return float64(holds(a < b)) },
+	Greater: func(a, b float64) float64 { return float64(holds(a > b)) },
 }
 
 // drawPair draws two maps whose shapes broadcast, of values away from 0 and positive
@@ -79,6 +82,9 @@ func TestBinaryFunctionsAndTheirGradientsEqualTheDefinition(t *testing.T) {
 				h := 1e-6
 				if k == Largest || k == Least {
 					h = 1e-9 // less than two different float32 values differ by
+				}
+				if k == Equal || k == Less || k == Greater {
+					continue // steps have no gradient
 				}
 				grad[0][ia] += float64(dy.Data[i]) * (f(u+h, v) - f(u-h, v)) / (2 * h)
 				grad[1][ib] += float64(dy.Data[i]) * (f(u, v+h) - f(u, v-h)) / (2 * h)

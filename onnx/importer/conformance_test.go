@@ -95,18 +95,11 @@ func worst(got graph.Tensor, want *tensor) float64 {
 		if !(d <= diff) {
 			diff = d
 		}
-		if a := math.Abs(float64(v)); !math.IsInf(a, 0) {
+		if a := math.Abs(float64(v)); a <= math.MaxFloat32 {
 			most = max(most, a)
 		}
 	}
 	return diff / max(most, 1e-30)
-}
-
-// conformance is the result of one of ONNX's test cases.
-type conformance struct {
-	name string
-	err  error
-	diff float64
 }
 
 // vectors is the folder of ONNX's test cases.
@@ -253,29 +246,102 @@ func oneByOne(m *onnx.Model, x *tensor, want []*tensor) (diff float64, err error
 	return diff, nil
 }
 
-func TestSurvey(t *testing.T) {
+// known are the cases of operators that are supported which fail, and why.
+var known = map[string]string{
+	// Networks run in float32.
+	"node/test_cast_DOUBLE_to_FLOAT16":              "float16",
+	"node/test_cast_FLOAT_to_FLOAT16":               "float16",
+	"node/test_castlike_DOUBLE_to_FLOAT16_expanded": "float16",
+	"node/test_castlike_FLOAT_to_FLOAT16_expanded":  "float16",
+	"node/test_cast_FLOAT_to_STRING":                "strings",
+	"node/test_castlike_FLOAT_to_STRING_expanded":   "strings",
+	// ONNX's own definition has the size of the output before rounding as that of the last
+	// corner; ONNX Runtime and PyTorch have it after.
+	"node/test_resize_downsample_scales_cubic_align_corners":         "the corner",
+	"node/test_resize_downsample_scales_linear_align_corners":        "the corner",
+	"node/test_resize_downsample_sizes_nearest_tf_half_pixel_for_nn": "coordinates",
+	"node/test_resize_tf_crop_and_resize":                            "coordinates",
+	// Networks are imported as they are evaluated, whatever they were exported for.
+	"node/test_training_dropout":                "training",
+	"node/test_training_dropout_default":        "training",
+	"node/test_training_dropout_default_mask":   "training",
+	"node/test_training_dropout_mask":           "training",
+	"node/test_batchnorm_epsilon_training_mode": "training",
+	"node/test_batchnorm_example_training_mode": "training",
+	// Maps of three dimensions.
+	"node/test_averagepool_3d_default":                        "3-D",
+	"node/test_convtranspose_3d":                              "3-D",
+	"node/test_maxpool_3d_default":                            "3-D",
+	"pytorch-converted/test_AvgPool3d":                        "3-D",
+	"pytorch-converted/test_AvgPool3d_stride":                 "3-D",
+	"pytorch-converted/test_AvgPool3d_stride1_pad0_gpu_input": "3-D",
+	"pytorch-converted/test_Conv3d":                           "3-D",
+	"pytorch-converted/test_Conv3d_dilated":                   "3-D",
+	"pytorch-converted/test_Conv3d_dilated_strided":           "3-D",
+	"pytorch-converted/test_Conv3d_groups":                    "3-D",
+	"pytorch-converted/test_Conv3d_no_bias":                   "3-D",
+	"pytorch-converted/test_Conv3d_stride":                    "3-D",
+	"pytorch-converted/test_Conv3d_stride_padding":            "3-D",
+	"pytorch-converted/test_MaxPool3d":                        "3-D",
+	"pytorch-converted/test_MaxPool3d_stride":                 "3-D",
+	"pytorch-converted/test_MaxPool3d_stride_padding":         "3-D",
+	// Products of two values, of a turned one, and sums with one.
+	"node/test_gemm_all_attributes":                                "a turned input",
+	"node/test_gemm_transposeA":                                    "a turned input",
+	"node/test_matmul_3d":                                          "a matrix for each element",
+	"node/test_matmul_4d":                                          "a matrix for each element",
+	"pytorch-operator/test_operator_addmm":                         "a bias that is no constant",
+	"pytorch-operator/test_operator_add_broadcast":                 "version 6",
+	"pytorch-operator/test_operator_add_size1_broadcast":           "version 6",
+	"pytorch-operator/test_operator_add_size1_right_broadcast":     "version 6",
+	"pytorch-operator/test_operator_add_size1_singleton_broadcast": "version 6",
+	// Empty tensors.
+	"node/test_slice_start_out_of_bounds": "empty",
+	"node/test_split_zero_size_splits":    "empty",
+}
+
+// constantsAlone are operators that are computed of constants and not of a network's values.
+var constantsAlone = []string{"Mod", "ReduceProd", "Shape", "Size", "Range", "ConstantOfShape"}
+
+func TestOperatorsMeetONNXConformance(t *testing.T) {
 	root := vectors(t)
-	var all []conformance
+	var passed, cases, batch, others int
 	for _, group := range []string{"node", "pytorch-converted", "pytorch-operator", "simple"} {
 		dirs, err := fs.ReadDir(os.DirFS(root), group)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, d := range dirs {
+			name := group + "/" + d.Name()
 			diff, err := check(t, filepath.Join(root, group, d.Name()))
-			all = append(all, conformance{group + "/" + d.Name(), err, diff})
+			cases++
+			reason, fails := known[name]
+			switch {
+			case err == nil && diff <= 1e-4:
+				passed++
+				if fails {
+					t.Errorf("%s passes: it is not to be among those that are known to fail", name)
+				}
+			case fails:
+				t.Logf("%s: known to fail: %s", name, reason)
+			case errors.Is(err, errCase), errors.Is(err, errOperator):
+				others++ // not networks of real numbers, or not the operators of one
+			case errors.Is(err, errBatch):
+				batch++
+			case err != nil && slices.ContainsFunc(constantsAlone, func(op string) bool {
+				return strings.Contains(err.Error(), "("+op+")") || strings.HasPrefix(d.Name(), "test_"+strings.ToLower(op))
+			}):
+				others++
+			case err != nil:
+				t.Errorf("%s: %v", name, err)
+			default:
+				t.Errorf("%s: differs by %g of the largest value", name, diff)
+			}
 		}
 	}
-	pass := 0
-	for _, c := range all {
-		switch {
-		case c.err != nil:
-			t.Logf("ERR  %s: %v", c.name, c.err)
-		case c.diff > 1e-4:
-			t.Logf("DIFF %s: %g", c.name, c.diff)
-		default:
-			pass++
-		}
+	t.Logf("%d of %d cases pass; %d mix the batch with other dimensions, %d are known to fail, %d are of other operators or not of a network of real numbers",
+		passed, cases, batch, len(known), others)
+	if passed < 400 {
+		t.Errorf("%d cases pass, 416 of version 1.12 did", passed)
 	}
-	t.Logf("%d of %d", pass, len(all))
 }

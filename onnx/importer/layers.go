@@ -36,6 +36,9 @@ func init() {
 	for op := range binaries {
 		operators[op] = opBinary
 	}
+	for _, op := range []string{"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Where"} {
+		operators[op] = opLogic
+	}
 	for op := range activations {
 		operators[op] = opActivation
 	}
@@ -667,16 +670,33 @@ func opPRelu(c *nodeContext) ([]*value, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, d := range dims {
-		if d != 1 && i > 0 || i == 0 && d != 1 && d != s[0] {
-			return nil, fmt.Errorf("%w: slopes of %v for %v", onnx.ErrUnsupported, a.dims, s)
-		}
-	}
 	w, err := c.floats(1)
 	if err != nil {
 		return nil, err
 	}
-	return c.flattened(c.name(1), &graph.PReLU{Weight: w}, x)
+	if len(a.dims) == 1 && c.opset < 7 {
+		dims[0], dims[len(dims)-1] = len(w), 1 // they were the channels'
+	}
+	if len(w) == 1 || len(w) == s[0] && dims[0] == s[0] {
+		return c.flattened(c.name(1), &graph.PReLU{Weight: w}, x)
+	}
+	// Slopes of pixels: max(x, 0) + slope·min(x, 0).
+	slopes, err := c.constant(c.n.Input[1], a, dims)
+	if err != nil {
+		return nil, err
+	}
+	up, err := c.aside(&graph.Activation{Name: graph.ReLU}, x)
+	if err != nil {
+		return nil, err
+	}
+	down, err := c.aside(&graph.Activation{Name: graph.Clip, Alpha: -math.MaxFloat32}, x)
+	if err != nil {
+		return nil, err
+	}
+	if down, err = c.aside(&graph.Binary{Op: graph.Mul}, down, slopes); err != nil {
+		return nil, err
+	}
+	return c.put(c.name(), &graph.Binary{Op: graph.Add}, up, down)
 }
 
 func opPool(c *nodeContext) ([]*value, error) {
@@ -774,7 +794,7 @@ func opIdentity(c *nodeContext) ([]*value, error) {
 }
 
 func opCast(c *nodeContext) ([]*value, error) {
-	if to := onnx.Type(c.int("to", 0)); !to.IsFloat() {
+	if to := onnx.Type(c.int("to", 0)); !to.IsFloat() && !(to == onnx.Bool && c.in[0].node != nil && c.truths[c.in[0].node]) {
 		return nil, fmt.Errorf("%w: the network's values as %v", onnx.ErrUnsupported, to)
 	}
 	return opIdentity(c)

@@ -57,7 +57,8 @@ func Network(m *onnx.Model, opt Options) (*graph.Graph, error) {
 	im := &importer{
 		m: m, scope: m.Scope(), opset: m.Opset(""),
 		g:      &graph.Graph{Arch: m.Graph().GetName()},
-		values: map[string]*value{}, uses: map[string]int{}, names: map[string]bool{}, shapes: map[*graph.Node]graph.Shape{},
+		values: map[string]*value{}, uses: map[string]int{}, names: map[string]bool{},
+		shapes: map[*graph.Node]graph.Shape{}, shared: map[*graph.Node]bool{}, truths: map[*graph.Node]bool{},
 	}
 	if im.opset < 1 {
 		return nil, fmt.Errorf("%w: it names no version of ONNX's operators", onnx.ErrCorrupt)
@@ -80,6 +81,8 @@ type importer struct {
 	uses   map[string]int
 	names  map[string]bool // of g's nodes
 	shapes map[*graph.Node]graph.Shape
+	shared map[*graph.Node]bool // those that several nodes of the model read
+	truths map[*graph.Node]bool // those that are true or false: 1 or 0
 	// batch is the size of the batch that the model's shapes are computed with.
 	batch int64
 	// spent counts the values of constants that were computed.
@@ -95,8 +98,6 @@ const anyBatch = 7919
 type value struct {
 	node  *graph.Node
 	array *array
-	// uses is how many nodes and outputs of the model read it.
-	uses int
 }
 
 // load imports the model's graph.
@@ -243,6 +244,8 @@ func (h *indexHeap) pop() int {
 	}
 }
 
+var errOperator = fmt.Errorf("%w: there is no operation for node", onnx.ErrUnsupported)
+
 // supported reports all nodes that are of no known operator at once.
 func (im *importer) supported(nodes []*onnxpb.NodeProto) error {
 	var missing []string
@@ -269,7 +272,7 @@ func (im *importer) supported(nodes []*onnxpb.NodeProto) error {
 		more = fmt.Sprintf(" and %d kinds more", len(missing)-most)
 		missing = missing[:most]
 	}
-	return fmt.Errorf("%w: what node %s%s computes", onnx.ErrUnsupported, strings.Join(missing, ", "), more)
+	return fmt.Errorf("%w: %s%s", errOperator, strings.Join(missing, ", "), more)
 }
 
 // input makes the network's input.
@@ -370,7 +373,7 @@ func (im *importer) input(gp *onnxpb.GraphProto, nodes []*onnxpb.NodeProto, opt 
 	case len(shape) != 3:
 		node, err = im.add(im.unique(name+".shape"), &graph.Reshape{Size: shape}, node)
 	}
-	im.values[name] = &value{node: node, uses: im.uses[name]}
+	im.values[name], im.shared[node] = &value{node: node}, true
 	return err
 }
 
@@ -393,7 +396,7 @@ func (im *importer) get(name string) (*value, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &value{array: a, uses: im.uses[name]}
+	v := &value{array: a}
 	im.values[name] = v
 	return v, nil
 }
@@ -465,9 +468,9 @@ func (im *importer) run(n *onnxpb.NodeProto) error {
 		if im.values[name] != nil {
 			return fmt.Errorf("%w: %q is the output of two nodes, or an input", onnx.ErrCorrupt, name)
 		}
-		v := *out[i]
-		v.uses = im.uses[name]
-		im.values[name] = &v
+		if im.values[name] = out[i]; im.uses[name] != 1 {
+			im.shared[out[i].node] = true
+		}
 	}
 	return nil
 }

@@ -4,18 +4,22 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/internal/onnxpb"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/onnx"
 )
 
 // random is the input that testdata/ort.mjs makes.
-func random(dims []int) *tensor {
+func random(dims []int, scale float32) *tensor {
 	n := 1
 	for _, d := range dims {
 		n *= d
@@ -24,13 +28,17 @@ func random(dims []int) *tensor {
 	x := uint32(12345)
 	for i := range t.data {
 		x = (x*1103515245 + 12345) & 0x7fffffff
-		t.data[i] = float32(float64(x)/0x7fffffff*2 - 1)
+		v := float64(x)/0x7fffffff*2 - 1
+		if scale > 1 {
+			v++
+		}
+		t.data[i] = float32(v) * scale
 	}
 	return t
 }
 
 // runtimeOutputs are ONNX Runtime's.
-func runtimeOutputs(t *testing.T, path string, dims []int) []*tensor {
+func runtimeOutputs(t *testing.T, path string, dims []int, scale float32) []*tensor {
 	t.Helper()
 	modules := os.Getenv("LOWRANK_ORT")
 	if modules == "" {
@@ -40,7 +48,7 @@ func runtimeOutputs(t *testing.T, path string, dims []int) []*tensor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("node", filepath.Join("testdata", "ort.mjs"), modules, path, string(shape))
+	cmd := exec.Command("node", filepath.Join("testdata", "ort.mjs"), modules, path, string(shape), fmt.Sprint(scale))
 	cmd.Stderr = os.Stderr
 	b, err := cmd.Output()
 	if err != nil {
@@ -68,6 +76,44 @@ func runtimeOutputs(t *testing.T, path string, dims []int) []*tensor {
 	return out
 }
 
+// weigh gives a model whose weights are all the same, as those of test models that are to
+// be small are, weights of its own; false where there are too many.
+func weigh(t *testing.T, m *onnx.Model) bool {
+	t.Helper()
+	gp, scope := m.Graph(), m.Scope()
+	rng := rand.New(rand.NewPCG(1, 2))
+	total := 0
+	var nodes []*onnxpb.NodeProto
+	var made []*onnxpb.TensorProto
+	for _, n := range gp.Node {
+		if n.GetOpType() != "ConstantOfShape" {
+			nodes = append(nodes, n)
+			continue
+		}
+		c, err := scope.Constant(n.Output[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if total += c.Len(); total > 3e7 {
+			return false
+		}
+		v := make([]float32, c.Len())
+		inputs := max(c.Len()/max(append(c.Dims, 1)[0], 1), 1)
+		for i := range v {
+			if v[i] = .5 + rng.Float32(); len(c.Dims) > 1 {
+				v[i] = float32(rng.NormFloat64() * math.Sqrt(2/float64(inputs)))
+			}
+		}
+		p, err := onnx.NewTensor(n.Output[0], c.Dims, v, onnx.Float)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, p)
+	}
+	gp.Node, gp.Initializer = nodes, append(gp.Initializer, made...)
+	return true
+}
+
 func TestNetworksOfRealModelsEqualONNXRuntime(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(realdata.Path(t, "onnx"), "*.onnx"))
 	if err != nil || len(files) == 0 {
@@ -80,6 +126,20 @@ func TestNetworksOfRealModelsEqualONNXRuntime(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.Close()
+			if light := strings.HasPrefix(filepath.Base(path), "light_"); light && !weigh(t, m) {
+				t.Log("the weights are all the same")
+			}
+			// ONNX Runtime's sigmoid is exact to 10⁻⁷ of 1 alone, and a softmax may be 1 at
+			// one place: what is before them is compared.
+			for _, o := range m.Graph().Output {
+				if n := m.Scope().Producer(o.GetName()); n.GetOpType() == "Sigmoid" || n.GetOpType() == "Softmax" {
+					o.Name = &n.Input[0]
+				}
+			}
+			path := filepath.Join(t.TempDir(), "model.onnx")
+			if err := m.WriteFile(path); err != nil {
+				t.Fatal(err)
+			}
 			g, err := Network(m, Options{Input: [2]int{64, 96}})
 			if err != nil {
 				t.Fatal(err)
@@ -90,17 +150,25 @@ func TestNetworksOfRealModelsEqualONNXRuntime(t *testing.T) {
 			} else {
 				dims = append(dims, g.Input...)
 			}
-			if path, err = filepath.Abs(path); err != nil {
-				t.Fatal(err)
+			scale := float32(1)
+			if isNHWC(g) { // it takes pixels
+				scale = 127.5
 			}
-			want := runtimeOutputs(t, path, dims)
-			got, err := run(g, random(dims))
+			want := runtimeOutputs(t, path, dims, scale)
+			got, err := run(g, random(dims, scale))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i, w := range want {
 				d := worst(got[i], w)
-				if !(d <= 1e-4) {
+				most := 1e-4
+				if m.Graph().Output[i].GetName() == "scores" {
+					// A value is kept where it is the largest around it, which rounding
+					// decides: ONNX Runtime with its optimisations and without differs
+					// from itself by 1.6e-4.
+					most = 1e-3
+				}
+				if !(d <= most) {
 					t.Errorf("output %d differs by %.2g of its largest value", i, d)
 				}
 				t.Logf("%v: %.2g", w.dims, d)

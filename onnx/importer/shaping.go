@@ -824,7 +824,7 @@ func withNumber(op graph.BinaryOp, v float64, swapped bool) graph.Op {
 // nil where that cannot be.
 func (c *nodeContext) perChannel(op graph.BinaryOp, x *value, dims []int, values []float32, swapped bool) *graph.Node {
 	s := c.shapes[x.node]
-	if x.uses != 1 || len(s) < 1 || len(s) > 3 || dims[0] != s[0] || len(values) != s[0] || swapped && op == graph.Sub {
+	if c.shared[x.node] || len(s) < 1 || len(s) > 3 || dims[0] != s[0] || len(values) != s[0] || swapped && op == graph.Sub {
 		return nil
 	}
 	if op == graph.Sub {
