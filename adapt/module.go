@@ -49,7 +49,7 @@ func bottleneck(c *conv.Chain, rank []int, rng *rand.Rand) *graph.Module {
 func chapter(c *conv.Chain, _ []int, rng *rand.Rand) *graph.Module {
 	shape, g := c.Shape()
 	outs := c.Out()
-	g.Groups, g.Padding[1], g.Dilation[1] = 1, 0, 1
+	g.Groups, g.Padding[1], g.Extra[1], g.Dilation[1] = 1, 0, 0, 1
 	first := graph.NewConv([4]int{outs, c.In(), shape[2], 1}, g, false)
 	graph.SetNormal(first.Stages[0], rng)
 	return &graph.Module{Place: graph.After, Scale: 1, Steps: []graph.ModuleStep{

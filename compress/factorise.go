@@ -80,8 +80,8 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 	if err == nil && f.chain != nil {
 		// Rounding apart, the chain must do what its kernel does.
 		var dev float64
-		if dev, err = f.chain.Verify(opt.Seed); err == nil && dev > 1e-3 {
-			err = fmt.Errorf("compress: the chain's output differs from its kernel's by %g of the largest value", dev)
+		if dev, err = f.chain.Verify(opt.Seed); err == nil && !(dev <= 1e-3) {
+			f.reason = fmt.Sprintf("the chain's output would differ from its kernel's by %.2g of the largest value: weights of %.2g are too near the ends of float32", dev, largest(k.Weight))
 		}
 	}
 	return f, err
@@ -96,16 +96,52 @@ func groups(k *conv.Kernel) []*tensor.Dense {
 	return parts
 }
 
+// largest is the largest magnitude.
+func largest(v []float32) (top float64) {
+	for _, x := range v {
+		top = max(top, math.Abs(float64(x)))
+	}
+	return top
+}
+
 // noSignal is the reason of a VBMF rank of 0.
 const noSignal = "VBMF finds only noise"
 
+// factor and bound are the two meanings of Stability, 0 for the other.
+func (opt *Options) factor() float64 {
+	if opt.Stability > 1 {
+		return opt.Stability
+	}
+	return 0
+}
+
+func (opt *Options) bound() float64 {
+	if opt.Stability < 1 {
+		return opt.Stability
+	}
+	return 0
+}
+
+// single is the precision of a kernel's weights.
+const single = 0x1p-23
+
+func (opt *Options) vbmf() *vbmf.Settings {
+	return &vbmf.Settings{Workers: opt.Workers, Precision: max(opt.Precision, single)}
+}
+
 // VBMFRanks are the VBMF ranks of the output and input unfoldings of a kernel,
-// the larger over its groups.
+// the larger over its groups. The precision of the weights is that of float32 where the
+// settings do not say a coarser one.
 func VBMFRanks(k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
+	with := vbmf.Settings{}
+	if set != nil {
+		with = *set
+	}
+	with.Precision = max(with.Precision, single)
 	for g := range max(k.Groups, 1) {
 		x := k.Group(g)
 		for mode, r := range []*int{&out, &in} {
-			v, err := vbmf.Unfolding(x, mode, set)
+			v, err := vbmf.Unfolding(x, mode, &with)
 			if err != nil {
 				return 0, 0, err
 			}
@@ -121,7 +157,7 @@ func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Opt
 	var ranks []int
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		out, in, err := VBMFRanks(k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -269,7 +305,7 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 	rank := 0
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, &vbmf.Settings{Workers: opt.Workers})
+		out, in, err := VBMFRanks(k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -278,7 +314,7 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 		}
 		rank = max(out, in)
 	case Fixed:
-		rank = opt.Rank.Fixed[0]
+		rank = min(opt.Rank.Fixed[0], t*s*p)
 	case Ratio:
 		if rank = int(opt.Rank.Value * float64(t*s*p) / float64(each)); rank == 0 {
 			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
@@ -339,12 +375,13 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 // stable is the error-preserving correction of a fit, with the error that the option
 // or, for ranks by energy, the rule allows.
 func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*cpd.Result, error) {
-	bound := r.RelError * opt.Stability
+	set := stability.Settings{Factor: opt.factor(), Bound: opt.bound(), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers}
 	if opt.Rank.Rule == Energy {
+		bound := max(r.RelError*opt.factor(), opt.bound())
 		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))
+		set.Factor, set.Bound = 0, max(bound, 1e-6)
 	}
-	// A fit without error has a direction to move in, though no room.
-	e, err := stability.EPC(ctx, x, &r.Kruskal, &stability.Settings{Bound: max(bound, 1e-6), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers})
+	e, err := stability.EPC(ctx, x, &r.Kruskal, &set)
 	if err != nil {
 		return nil, err
 	}
@@ -364,7 +401,7 @@ func matrix(k *conv.Kernel, kind conv.Kind, opt Options) (factorised, error) {
 	switch opt.Rank.Rule {
 	case VBMF:
 		for _, sp := range spectra {
-			r, err := vbmf.Singular(sp.values, t, q, nil)
+			r, err := vbmf.Singular(sp.values, t, q, opt.vbmf())
 			if err != nil {
 				return factorised{}, err
 			}

@@ -1,7 +1,9 @@
 package compress
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -20,6 +22,10 @@ type Target struct {
 	// H, W is the size of the input map, or 0 where it is not known: costs in
 	// multiply-accumulates are then 0 and not weighed.
 	H, W int
+	// Reason, where not empty, says why the target must be left alone.
+	Reason string
+	// Note says what had to be taken for granted; it goes into the result.
+	Note string
 }
 
 // Options are the knobs of Layers.
@@ -29,14 +35,18 @@ type Options struct {
 	// Layers are patterns of path.Match over whole names ("layer3.*"), where a
 	// '*' matches dots too; empty means every convolution.
 	Layers []string
-	// Stability, where above 1, corrects the CPs of methods CP and TKDCPD so that
-	// they are the least sensitive of all whose error is at most this many times that
-	// of the fit (package stability); ranks by energy keep their bound too. 0 corrects
-	// none.
+	// Stability corrects the CPs of methods CP and TKDCPD so that they are the least
+	// sensitive of all within a bound (package stability). Above 1 it is a factor of the
+	// fit's error; below 1 it is the relative error itself, or the fit's where that is
+	// larger; ranks by energy keep their bound too. 0 is 1.02 for TKDCPD, and none for
+	// CP. NoStability corrects none.
 	Stability float64
 	// Always takes chains that save nothing too, those of full rank among them, for
 	// which methods SVD, SVDIn and Spatial have no error.
 	Always bool
+	// Precision is the relative rounding of the weights where they were coarser than
+	// float32 once, such as 2⁻⁷ for bfloat16; VBMF takes what may be rounding for zero.
+	Precision float64
 	// Seed is where random starts come from.
 	Seed uint64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change
@@ -46,6 +56,12 @@ type Options struct {
 	// end with done equal to total.
 	Progress func(done, total int, name string)
 }
+
+// NoStability as Options.Stability leaves CPs as they were fitted.
+const NoStability = -1
+
+// defaultStability is what TKDCPD is corrected by.
+const defaultStability = 1.02
 
 // Result is what became of one target.
 type Result struct {
@@ -79,7 +95,9 @@ type Result struct {
 	MACsBefore       int64   `json:"macs_before"`
 	MACsAfter        int64   `json:"macs_after"`
 	// Reason says why the layer was left as it was; empty where it was not.
-	Reason  string  `json:"reason,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Note is the target's.
+	Note    string  `json:"note,omitempty"`
 	Seconds float64 `json:"seconds"`
 }
 
@@ -102,7 +120,8 @@ func Compressible(k *conv.Kernel) (bool, string) {
 	return true, ""
 }
 
-// Layers factorises the targets one after another. It stops with the context's
+// Layers factorises the targets one after another. One whose numbers do not allow it is
+// left alone, with the reason. It stops with the context's
 // error when that is done, and with an error wrapping ErrOption where an option
 // makes no sense or a pattern names no target.
 func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error) {
@@ -114,12 +133,14 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 	}
 	if opt.Method == Auto {
 		opt.Method = TKDCPD
-		if opt.Stability == 0 {
-			opt.Stability = 1.02
-		}
 	}
-	if opt.Stability != 0 && (!(opt.Stability > 1) || math.IsInf(opt.Stability, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD) {
-		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd and a factor above 1", ErrOption, opt.Stability, opt.Method)
+	switch v := opt.Stability; {
+	case v == 0 && opt.Method == TKDCPD:
+		opt.Stability = defaultStability
+	case v == NoStability:
+		opt.Stability = 0
+	case v != 0 && (!(v > 0) || v == 1 || math.IsInf(v, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD):
+		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd, and a factor above 1 or a relative error below", ErrOption, v, opt.Method)
 	}
 	if opt.Rank.Rule == "" {
 		opt.Rank.Rule = VBMF
@@ -172,7 +193,7 @@ func choose(targets []Target, patterns []string) ([]bool, error) {
 
 // layer factorises one target, or says why not.
 func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, error) {
-	r := Result{Name: t.Name, Chain: t.Chain, Method: "none", Rank: []int{},
+	r := Result{Name: t.Name, Chain: t.Chain, Method: "none", Rank: []int{}, Note: t.Note,
 		ParamsBefore: t.Chain.Params(), ParamsAfter: t.Chain.Params()}
 	if t.H > 0 && t.W > 0 {
 		r.MACsBefore = t.Chain.MACs(t.H, t.W)
@@ -189,13 +210,16 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	if err != nil {
 		return r, err
 	}
-	if ok, why := Compressible(k); !ok {
-		r.Reason = why
+	if ok, why := Compressible(k); !ok || t.Reason != "" {
+		r.Reason = cmp.Or(t.Reason, why)
 		return r, nil
 	}
 	f, err := factorise(ctx, k, opt)
-	if err != nil {
-		return r, err
+	switch {
+	case ctx.Err() != nil || errors.Is(err, ErrOption):
+		return r, cmp.Or(err, context.Cause(ctx))
+	case err != nil: // a sick layer is no reason to leave the others
+		f.reason = fmt.Sprintf("its factorisation failed: %v", err)
 	}
 	if f.reason != "" {
 		r.Reason = f.reason
@@ -220,6 +244,10 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	}
 	if r.RelError, err = k.RelError(got); err != nil {
 		return r, err
+	}
+	if !(r.RelError < 1) {
+		r.Reason, r.RelError = fmt.Sprintf("rank %v has a relative error of %g, no better than nothing", f.chain.Rank, r.RelError), 0
+		return r, nil
 	}
 	r.Chain, r.Method, r.Rank = f.chain, string(f.method), f.chain.Rank
 	r.ParamsAfter, r.MACsAfter = f.chain.Params(), macs

@@ -50,9 +50,19 @@ var weightSuffixes = []struct{ weight, bias string }{
 // floating-point tensor of four dimensions, taken as a convolution in one
 // group, and every weight of two, taken as a linear layer. A name's ".weight"
 // or "_weight" is dropped, a bias beside it belongs to the target. Geometry and
-// map sizes are not known. It is an error if there are none.
+// map sizes are not known: a kernel of several taps and one input channel, which is a
+// depthwise one in all likelihood, must be left alone, and one whose input channels no
+// other tensor of the file has is noted as one that may be in groups. It is an error if
+// there are none.
 func Kernels(sd *model.StateDict) ([]Target, error) {
 	var targets []Target
+	// The numbers of channels that tensors put out.
+	channels := map[int]bool{}
+	for _, name := range sd.Names() {
+		if t, _ := sd.Get(name); len(t.Shape) > 0 {
+			channels[t.Shape[0]] = true
+		}
+	}
 	for _, name := range sd.Names() {
 		t, _ := sd.Get(name)
 		if !t.IsFloat() || len(t.Shape) != 4 && len(t.Shape) != 2 || t.Len() == 0 {
@@ -78,7 +88,15 @@ func Kernels(sd *model.StateDict) ([]Target, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		targets = append(targets, Target{Name: base, Chain: conv.NewDense(k), Linear: len(t.Shape) == 2})
+		target := Target{Name: base, Chain: conv.NewDense(k), Linear: len(t.Shape) == 2}
+		switch {
+		case k.Taps() == 1:
+		case shape[1] == 1 && shape[0] > 1:
+			target.Reason = "one input channel: depthwise, as far as the file tells, and no chain in one group is that"
+		case len(targets) > 0 && !channels[shape[1]]:
+			target.Note = fmt.Sprintf("taken as a convolution in one group, though no other tensor has %d channels: in groups it is another one", shape[1])
+		}
+		targets = append(targets, target)
 	}
 	if len(targets) == 0 {
 		return nil, fmt.Errorf("%w: no floating-point tensor has four dimensions, as a convolution kernel has", model.ErrFormat)

@@ -19,9 +19,9 @@ func tuckerCP(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Op
 	shape := []int{k.Shape[0] / len(parts), k.Shape[1], k.Taps()}
 	weights := len(k.Weight) / len(parts)
 	set := tkdcpd.Settings{
-		Fuse: tkdcpd.Cheaper, Plain: opt.Stability == 0, Workers: opt.Workers,
+		Fuse: tkdcpd.Cheaper, Plain: opt.Stability == 0, Corrected: opt.bound(), Workers: opt.Workers, Precision: opt.vbmf().Precision,
 		Fit: cpd.Settings{Seed: opt.Seed, MaxSweeps: alsSweeps, Tol: alsTol},
-		EPC: stability.Settings{Factor: opt.Stability, MaxSweeps: epcSweeps, Tol: epcTol},
+		EPC: stability.Settings{Factor: opt.factor(), MaxSweeps: epcSweeps, Tol: epcTol},
 	}
 	reason := noSignal
 	switch opt.Rank.Rule {

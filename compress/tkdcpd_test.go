@@ -40,7 +40,7 @@ func TestTKDCPDHoldsForEveryKernel(t *testing.T) {
 		if opt.Rank.Rule == Energy && r.RelError > math.Sqrt(1-opt.Rank.Value)+1e-6 {
 			rt.Fatalf("error %g for an energy of %g", r.RelError, opt.Rank.Value)
 		}
-		if weights := r.ParamsAfter - len(k.Bias); opt.Rank.Rule == Ratio && float64(weights) > opt.Rank.Value*float64(len(k.Weight)) {
+		if weights := r.ParamsAfter - len(k.Bias); opt.Rank.Rule == Ratio && float64(weights) > opt.Rank.Value*float64(len(k.Weight))*(1+1e-12) {
 			rt.Fatalf("%d of %d weights for a ratio of %g", weights, len(k.Weight), opt.Rank.Value)
 		}
 		if dev, err := r.Chain.Verify(2); err != nil || dev > 1e-4 {

@@ -7,8 +7,8 @@
 //
 // A [Kernel] is the weight of a 2-D convolution in PyTorch's order,
 // T×(S/g)×kh×kw (output channels, input channels of one group, rows, columns),
-// with its bias and its [Geometry] (stride, zero padding, dilation, groups). A
-// linear layer is a 1×1 kernel on a 1×1 map.
+// with its bias and its [Geometry] (stride, zero padding, dilation, groups); the
+// padding may differ at the two ends of an axis. A linear layer is a 1×1 kernel on a 1×1 map.
 //
 // # Chains
 //
@@ -46,7 +46,8 @@
 // gradients. No patches are copied out: tiles of up to 6 pixels × 16 output
 // channels are computed straight from the map, or from a zero-padded copy of a
 // few of its rows, and bias, residual and ReLU are applied before a tile is
-// stored. [Runner] runs a chain.
+// stored. [Runner] runs a chain. [Transposed] is the adjoint of a layer: a transposed
+// convolution.
 //
 // 3×3 convolutions of stride 1 with 16 or more channels on both sides run by
 // Winograd's F(4×4, 3×3), forwards and in both gradients: 2.25 multiplications an

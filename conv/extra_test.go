@@ -3,6 +3,7 @@ package conv
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -44,10 +45,15 @@ func TestUpperPaddingOfAnEvenKernelKeepsTheSize(t *testing.T) {
 	closeTo(t, y, &Map{N: 1, H: 3, W: 1, C: 1, Data: []float32{21, 32, 3}}, 2)
 }
 
-func TestExtraPaddingMustLeaveNoNegativePadding(t *testing.T) {
-	k := &Kernel{Shape: [4]int{1, 1, 1, 1}, Weight: []float32{1}, Geometry: Geometry{Padding: [2]int{1, 1}, Extra: [2]int{-1, -2}}}
-	if err := k.Validate(); !errors.Is(err, ErrShape) {
-		t.Errorf("Validate gives %v", err)
+func TestGeometriesThatAreNegativeOrWithoutEndAreErrors(t *testing.T) {
+	for _, g := range []Geometry{
+		{Padding: [2]int{1, 1}, Extra: [2]int{-1, -2}},
+		{Padding: [2]int{0, math.MaxInt}}, {Stride: [2]int{math.MaxInt, 1}}, {Dilation: [2]int{1, math.MaxInt}}, {Extra: [2]int{math.MaxInt, 1}}, {Extra: [2]int{math.MinInt, 1}},
+	} {
+		k := &Kernel{Shape: [4]int{1, 1, 1, 1}, Weight: []float32{1}, Geometry: g}
+		if err := k.Validate(); !errors.Is(err, ErrShape) {
+			t.Errorf("%+v: Validate gives %v", g, err)
+		}
 	}
 }
 

@@ -40,10 +40,16 @@ func (g *Geometry) copyAxis(o *Geometry, axis int) {
 	g.Stride[axis], g.Padding[axis], g.Extra[axis], g.Dilation[axis] = o.Stride[axis], o.Padding[axis], o.Extra[axis], o.Dilation[axis]
 }
 
+// mostGeometry bounds strides, paddings and dilations, so that sizes do not overflow.
+const mostGeometry = 1 << 24
+
 func (g Geometry) validate() error {
 	for a := range 2 {
 		if g.Stride[a] < 0 || g.Padding[a] < 0 || g.Dilation[a] < 0 {
 			return fmt.Errorf("%w: negative stride %v, padding %v or dilation %v", ErrShape, g.Stride, g.Padding, g.Dilation)
+		}
+		if max(g.Stride[a], g.Padding[a], g.Dilation[a], g.Extra[a]) > mostGeometry {
+			return fmt.Errorf("%w: stride %v, padding %v, %v more at the end, or dilation %v above %d", ErrShape, g.Stride, g.Padding, g.Extra, g.Dilation, mostGeometry)
 		}
 		if g.Extra[a] < -g.Padding[a] {
 			return fmt.Errorf("%w: a padding of %v with %v more at the end is negative there", ErrShape, g.Padding, g.Extra)

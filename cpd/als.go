@@ -41,8 +41,9 @@ type Settings struct {
 	Start *Kruskal
 	// Starts is the number of starts; the best result counts. 0 means 1, or 4
 	// where a small projection of the tensor is fitted first (see Plain), which
-	// makes starts cheap. All but the first are random, and none follows
-	// one that ends Exact.
+	// makes starts cheap, or components of the first have vanished. All but the first
+	// are random, and none follows one that ends Exact. A start's components that
+	// vanish, as zero is a fixed point, are replaced by fibres of the residual.
 	Starts int
 	// Seed is where random numbers come from.
 	Seed uint64
@@ -119,6 +120,10 @@ type Result struct {
 	Status Status
 	// Start is the number of the best start, from 0.
 	Start int
+	// Vanished is the number of components that explain nothing, though the error is
+	// above the target and they were tried again: the rank is wasted, and other seeds
+	// or more starts may find more. It is 0 where the fit ended early.
+	Vanished int
 }
 
 // exact is the relative error below which a sweep cannot improve.
@@ -126,7 +131,9 @@ const exact = 1e-14
 
 // ALS fits a Kruskal tensor of the given rank by alternating least squares. Any
 // rank from 1 on is accepted; where it is more than the tensor carries, the
-// surplus components are small or share what there is. A zero tensor gives
+// surplus components are small or share what there is. One far above the product of
+// all sizes but the largest, which holds any tensor of the shape, is an error that
+// wraps ErrSettings, as is one whose R×R matrices dwarf the tensor. A zero tensor gives
 // zero weights.
 //
 // The context ends it between sweeps; the result is then the best so far, whose
@@ -159,6 +166,9 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 	if err != nil {
 		return nil, fmt.Errorf("cpd: %w", err)
 	}
+	if err := carries(shape, len(data), rank); err != nil {
+		return nil, err
+	}
 	s, many, err := set.complete(shape, rank, sweeps)
 	if err != nil {
 		return nil, err
@@ -172,6 +182,35 @@ func prepare(x *tensor.Dense, rank int, set *Settings, sweeps int) (a *als, err 
 	}
 	a.x = newDense(s.Workers, shape, data, a.norm, rank)
 	return a, nil
+}
+
+// surplus is a rank that every tensor may have, however little it carries, and
+// gramMost the number of values of an R×R matrix that is never too many.
+const (
+	surplus  = 1000
+	gramMost = 1 << 26
+)
+
+// carries refuses ranks that a tensor of so many entries cannot use, before anything of
+// their size is allocated.
+func carries(shape []int, entries, rank int) error {
+	if rank <= surplus || len(shape) == 0 {
+		return nil
+	}
+	most, largest := 1, slices.Max(shape)
+	for n, d := range shape {
+		if n != slices.Index(shape, largest) {
+			most = min(most, math.MaxInt/d) * d
+		}
+	}
+	most = min(most, entries)
+	switch {
+	case rank > most:
+		return fmt.Errorf("%w: rank %d; no tensor of shape %v and %d entries needs more than %d", ErrSettings, rank, shape, entries, most)
+	case rank > max(4*entries, gramMost)/rank:
+		return fmt.Errorf("%w: rank %d for a tensor of %d entries, whose fit needs matrices of %d×%d", ErrSettings, rank, entries, rank, rank)
+	}
+	return nil
 }
 
 // complete checks the settings for a tensor and a rank and fills in what is 0, with

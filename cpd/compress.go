@@ -104,11 +104,10 @@ func (a *als) compress() error {
 func (a *als) expand() {
 	c := a.core
 	if a.u == nil {
-		a.u, a.g, a.w = make([][]float64, len(a.shape)), make([][]float64, len(a.shape)), make([]float64, a.rank)
+		a.u, a.w = make([][]float64, len(a.shape)), make([]float64, a.rank)
 	}
 	w := slices.Clone(c.w)
 	for n, q := range a.basis {
-		a.g[n] = make([]float64, a.rank*a.rank)
 		if q == nil {
 			a.u[n] = slices.Clone(c.u[n])
 		} else {

@@ -1,6 +1,7 @@
 package cpd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -25,6 +26,9 @@ type source interface {
 	distance(u [][]float64) float64
 	// gram is X_(n)·X_(n)ᵀ, or nil where that would be too large.
 	gram(n int) []float64
+	// residual is the values of X − X̂, or of X where u is nil, the caller's own, and
+	// what finds their indices. Of a sparse tensor it is those that are listed.
+	residual(u [][]float64) (values []float64, locate func(i int, index []int))
 }
 
 // als is a tensor of unit norm and the state of one start.
@@ -35,9 +39,11 @@ type als struct {
 	x     source
 	rank  int
 	norm  float64
-	// u are the factors, I_n×R row-major, g their Gram matrices, w the weights.
-	u, g [][]float64
-	w    []float64
+	// u are the factors, I_n×R row-major, w the weights, g the factors' Gram matrices:
+	// see grams.
+	u, g  [][]float64
+	w     []float64
+	stale []bool // the Gram matrices that are older than their factors
 	// Of a tensor that is a projection of another, of unit norm: share is its
 	// norm before it was scaled, and lost the norm of what was projected away.
 	// Otherwise they are 1 and 0.
@@ -73,21 +79,36 @@ func (a *als) fit(ctx context.Context, begin func(a *als, number int) error, ite
 	var best *Result
 	var u [][]float64
 	var w []float64
-	least := math.Inf(1)
-	for number := range a.set.Starts {
-		res := &Result{Start: number}
-		if err := begin(from, number); err != nil {
-			return nil, err
+	var failed error
+	least, starts := math.Inf(1), a.set.Starts
+	for number := 0; number < starts; number++ {
+		res, own := &Result{Start: number}, math.Inf(1)
+		err := begin(from, number)
+		for tries := 0; err == nil; tries++ {
+			if err = iterate(from, ctx, res, most); err != nil {
+				break
+			}
+			e := math.Inf(1)
+			if n := len(res.Errors); n > 0 {
+				e = res.Errors[n-1]
+			}
+			if best == nil || e < least {
+				best, least, u, w = res, e, clones(from.u), slices.Clone(from.w)
+			}
+			dead := from.dead(res)
+			res.Vanished = len(dead)
+			if len(dead) == 0 || tries == revivals || own-e < a.set.Tol {
+				break
+			}
+			if own = e; a.many {
+				starts = max(starts, cheapStarts)
+			}
+			from.revive(dead)
+			res = &Result{Start: number}
 		}
-		if err := iterate(from, ctx, res, most); err != nil {
-			return nil, err
-		}
-		e := math.Inf(1)
-		if n := len(res.Errors); n > 0 {
-			e = res.Errors[n-1]
-		}
-		if best == nil || e < least {
-			best, least, u, w = res, e, clones(from.u), slices.Clone(from.w)
+		if err != nil {
+			failed = cmp.Or(failed, err)
+			continue // others may serve
 		}
 		if res.Status != Converged && res.Status != SweepLimit {
 			if res != best && res.Status != Exact {
@@ -95,6 +116,9 @@ func (a *als) fit(ctx context.Context, begin func(a *als, number int) error, ite
 			}
 			break
 		}
+	}
+	if best == nil {
+		return nil, failed
 	}
 	from.u, from.w = u, w
 	if from != a {
@@ -153,7 +177,6 @@ func (a *als) zero() *Result {
 // start sets the factors of a start.
 func (a *als) start(number int) error {
 	a.u = make([][]float64, len(a.shape))
-	a.g = make([][]float64, len(a.shape))
 	a.w = make([]float64, a.rank)
 	rng := rand.New(rand.NewPCG(a.set.Seed, uint64(number)))
 	for n, d := range a.shape {
@@ -205,8 +228,8 @@ func (a *als) start(number int) error {
 	return nil
 }
 
-// normalise gives the columns of factor n unit norm, stores the norms as
-// weights, and refreshes the Gram matrix. A zero column stays zero.
+// normalise gives the columns of factor n unit norm, and stores the norms as
+// weights. A zero column stays zero.
 func (a *als) normalise(n int) {
 	u, r := a.u[n], a.rank
 	rows := len(u) / r
@@ -219,10 +242,27 @@ func (a *als) normalise(n int) {
 		}
 	}
 	hadamard.Multiply(rows, r, u, r, u, r, a.sums, 0)
-	if a.g[n] == nil {
-		a.g[n] = make([]float64, r*r)
+	if a.stale == nil {
+		a.stale = make([]bool, len(a.shape))
 	}
-	gemm.Gram64(a.set.Workers, true, r, rows, 1, u, r, 0, a.g[n], r)
+	a.stale[n] = true
+}
+
+// grams is the Gram matrices of the factors, all up to date but that of mode skip: many
+// a factor changes twice before its matrix is asked for.
+func (a *als) grams(skip int) [][]float64 {
+	if a.g == nil {
+		a.g = make([][]float64, len(a.shape))
+	}
+	for n, u := range a.u {
+		if n == skip || !a.stale[n] {
+			continue
+		}
+		a.g[n] = sized(a.g[n], a.rank*a.rank)
+		gemm.Gram64(a.set.Workers, true, a.rank, a.shape[n], 1, u, a.rank, 0, a.g[n], a.rank)
+		a.stale[n] = false
+	}
+	return a.g
 }
 
 // zeroed is buf with n elements, all 0.
@@ -321,7 +361,7 @@ func (a *als) weighted() [][]float64 {
 func (a *als) update(n int, m []float64) error {
 	r := a.rank
 	a.gamma = sized(a.gamma, r*r)
-	hadamard.All(a.gamma, a.g, n)
+	hadamard.All(a.gamma, a.grams(n), n)
 	if a.set.Ridge > 0 {
 		ridge := math.Pow(a.set.Ridge, 2/float64(len(a.shape)))
 		for c := range r {
@@ -352,7 +392,7 @@ func (a *als) solve(n int, m []float64) error {
 	x := m
 	a.proximal = false
 	if err != nil || !evident(a.gamma, r) {
-		hadamard.All(a.gamma, a.g, n)
+		hadamard.All(a.gamma, a.grams(n), n)
 		top := 0.
 		for c := range r {
 			top = max(top, a.gamma[c*r+c])
@@ -421,7 +461,7 @@ func (a *als) relError(m []float64) float64 {
 	e2 := 1 - inner
 	if a.set.Ridge > 0 || a.nonNegative(last) || a.proximal {
 		var square float64
-		hadamard.All(a.gamma, a.g)
+		hadamard.All(a.gamma, a.grams(-1))
 		for i, w := range a.w {
 			var sum float64
 			for c, v := range a.gamma[i*r : (i+1)*r] {

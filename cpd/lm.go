@@ -50,6 +50,8 @@ const (
 	// right-hand side, or for so many steps.
 	cgResidual = 1e-6
 	cgSteps    = 400
+	// leastDamping is what damping grows from, for a tensor of unit norm.
+	leastDamping = 1e-15
 )
 
 // point is factors with the error's value and derivatives there, for a tensor X
@@ -115,12 +117,13 @@ func (a *als) damped(ctx context.Context, res *Result, most int) error {
 		if a.ends(ctx, res) {
 			break
 		}
-		step, gain, err := a.step(p, mu)
-		if err != nil {
-			return err
-		}
+		step, gain, ok := a.step(p, mu)
 		last := p.err
-		if gain > 0 {
+		switch {
+		case !ok: // too little damping, or none where all factors are zero
+			mu = max(mu, leastDamping) * grow
+			grow *= 2
+		case gain > 0:
 			u := make([][]float64, len(p.u))
 			for n := range u {
 				u[n] = slices.Clone(p.u[n])
@@ -152,7 +155,7 @@ func (a *als) damped(ctx context.Context, res *Result, most int) error {
 		}
 		if last-p.err >= a.set.Tol {
 			calm = 0
-		} else if calm++; calm >= patience || gain <= 0 {
+		} else if calm++; calm >= patience || ok && gain <= 0 {
 			res.Status = Converged
 			break
 		}
@@ -197,7 +200,7 @@ func (a *als) balanced(u [][]float64) [][]float64 {
 // at2 is q at balanced factors.
 func (a *als) at2(q *point) *point {
 	b := &point{u: a.balanced(q.u), err: q.err}
-	b.gram = a.grams(b.u)
+	b.gram = a.gramsOf(b.u)
 	// A gradient scales as the inverse of its factor.
 	for n, g := range q.grad {
 		c := slices.Clone(g)
@@ -216,7 +219,7 @@ func (a *als) at2(q *point) *point {
 	return b
 }
 
-func (a *als) grams(u [][]float64) [][]float64 {
+func (a *als) gramsOf(u [][]float64) [][]float64 {
 	g := make([][]float64, len(u))
 	for n := range u {
 		g[n] = make([]float64, a.rank*a.rank)
@@ -235,7 +238,7 @@ func all(x source, u [][]float64) [][]float64 {
 // at computes the error and its gradient, U_n·Γ_n − M_n. Where the error is small
 // both lose their digits so, and come from the residual instead.
 func (a *als) at(u [][]float64) *point {
-	p := &point{u: u, gram: a.grams(u)}
+	p := &point{u: u, gram: a.gramsOf(u)}
 	m := all(a.x, u)
 	var inner, square, intensity float64
 	for i, v := range u[0] {
@@ -266,8 +269,9 @@ func (a *als) at(u [][]float64) *point {
 }
 
 // step solves (JᵀJ + μ)·s = −gradient by preconditioned conjugate gradients, J
-// being the Jacobian of X̂, and returns what the model says ½‖X − X̂‖² falls by.
-func (a *als) step(p *point, mu float64) (s [][]float64, gain float64, err error) {
+// being the Jacobian of X̂, and returns what the model says ½‖X − X̂‖² falls by; ok is
+// false where μ is too small for the preconditioner.
+func (a *als) step(p *point, mu float64) (s [][]float64, gain float64, ok bool) {
 	order := len(a.shape)
 	// The factors of the products, and the preconditioner's.
 	pairs := make([][][]float64, order)
@@ -281,7 +285,7 @@ func (a *als) step(p *point, mu float64) (s [][]float64, gain float64, err error
 			chol[n][r*a.rank+r] += mu + 1e-14*own[n][r*a.rank+r]
 		}
 		if err := linalg.Cholesky(a.set.Workers, a.rank, chol[n], a.rank); err != nil {
-			return nil, 0, fmt.Errorf("cpd: damped normal equations of mode %d: %w", n, err)
+			return nil, 0, false
 		}
 		pairs[n] = make([][]float64, order)
 		for m := range order {
@@ -351,7 +355,7 @@ func (a *als) step(p *point, mu float64) (s [][]float64, gain float64, err error
 	}
 	// −gᵀs − ½sᵀ(JᵀJ)s, with (JᵀJ)s known from w.
 	a.curvature(w, s, p, own, pairs, 0)
-	return s, -dot(p.grad, s) - dot(s, w)/2, nil
+	return s, -dot(p.grad, s) - dot(s, w)/2, true
 }
 
 // curvature writes (JᵀJ + μ)·v to w:

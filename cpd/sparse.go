@@ -144,6 +144,9 @@ func ALSSparse(ctx context.Context, x *Sparse, rank int, set *Settings) (*Result
 	if err := x.Validate(); err != nil {
 		return nil, err
 	}
+	if err := carries(x.Shape, len(x.Values), rank); err != nil {
+		return nil, err
+	}
 	s, many, err := set.complete(x.Shape, rank, 500)
 	if err != nil {
 		return nil, err

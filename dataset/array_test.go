@@ -240,7 +240,7 @@ func FuzzIDX(f *testing.F) {
 	f.Add(idxFile([]byte{0, 1}, 2), 1)
 	f.Add(idxFile(nil, 1<<31, 1<<31, 1<<31), 3)
 	f.Fuzz(func(t *testing.T, data []byte, rank int) {
-		a, err := decodeIDX(bytes.NewReader(data), 1+int(uint(rank)%4))
+		a, err := decodeIDX(bytes.NewReader(data), int64(len(data)), 1+int(uint(rank)%4))
 		if err != nil {
 			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrEmpty) && !errors.Is(err, ErrLimit) {
 				t.Fatalf("error of no kind: %v", err)

@@ -2,14 +2,16 @@ package dataset
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
 // The binary version of CIFAR (Krizhevsky 2009) is a file of records of one size
@@ -100,7 +102,7 @@ func (f *cifarFormat) open(dir string, split Split) (Set, error) {
 
 // readNames reads class names; none, without an error, where there is no file.
 func (f *cifarFormat) readNames(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
+	data, err := infile.Read(context.Background(), path, 1<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

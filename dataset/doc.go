@@ -1,6 +1,6 @@
 // Package dataset reads labelled images and makes network inputs of them: the
 // binary files of CIFAR-10 and CIFAR-100, the IDX files of MNIST and its kin,
-// and folders or zip archives with one folder of JPEG or PNG files a class; and
+// and folders or zip archives with one folder of image files a class; and
 // it draws images where there are none. Use it to train, calibrate or evaluate an image classifier without converting the
 // data first. CIFAR and IDX files are held in memory as bytes (3 KB an image of
 // CIFAR, 184 MB for all of it); of a folder or archive only the list of names is
@@ -42,15 +42,18 @@
 //	pairs:DIR        images/NAME.jpg or .png with masks/NAME.png; also pairs:FILE.zip
 //	glyphs:TASK      drawn images, no path; see below
 //
-// Classes of folders: the class of an image is the path of the folder that it
-// lies in, so nested folders (alphabet/character) are classes of their own.
-// Folders that all others lie in are left off the names. Classes are sorted by
+// Classes of folders: the class of an image is the folder that it lies in. Folders
+// that all others lie in are left off. Where one of the folders that remain has
+// images and others further folders, each is a class with all that lies in it, as
+// torchvision's ImageFolder has it; where all images lie deeper (alphabet/character)
+// each folder is a class of its own, called by its path. Classes are sorted by
 // name in byte order and numbered from 0; but where all names are decimal
 // numbers, the number is the label, so that a sample of some of ImageNet's
 // classes (0000, 0002, …) keeps ImageNet's labels. If everything lies in folders
 // called train and test (or val, valid, validation), the split chooses between
 // them; a class cannot be called that. Names that begin with a dot, __MACOSX and
-// files other than .jpg, .jpeg and .png are passed over; a folder that holds
+// files other than .jpg, .jpeg, .png, .gif, .bmp, .tif, .tiff and .webp are passed over,
+// and images of other formats are named by the set's name; a folder that holds
 // nothing else is an error, because a missing class would renumber the others.
 // Links to files are followed, links to folders are not.
 //

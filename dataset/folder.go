@@ -40,18 +40,20 @@ type folderSet struct {
 // newFolder finds the images and classes of a tree.
 func newFolder(t tree, split Split, d division) (Set, error) {
 	root := t.root
-	folders, err := scan(t.fsys, root)
+	folders, left, err := scan(t.fsys, root)
 	if err != nil {
 		return nil, err
 	}
-	classes, divided, err := classFolders(folders, root, split)
+	paths, divided, err := classFolders(folders, root, split)
 	if err != nil {
 		return nil, err
 	}
+	classes := grouped(paths)
 	s := &folderSet{tree: t, names: make(map[int]string)}
 	if s.name, err = d.name("folder", root, divided, split); err != nil {
 		return nil, err
 	}
+	s.name += left.String()
 	for i, class := range slices.Sorted(maps.Keys(classes)) {
 		s.names[i] = class
 	}
@@ -60,24 +62,69 @@ func newFolder(t tree, split Split, d division) (Set, error) {
 		return nil, err
 	}
 	for _, label := range slices.Sorted(maps.Keys(s.names)) {
-		folder := classes[s.names[label]]
-		files := folders[folder]
-		if len(files) == 0 {
-			return nil, fmt.Errorf("%w: folder %s of %s holds no .jpg, .jpeg or .png file", ErrEmpty, folder, root)
+		of := classes[s.names[label]]
+		var files []string
+		for _, folder := range of {
+			for _, file := range folders[folder] {
+				files = append(files, path.Join(folder, file))
+			}
 		}
+		if len(files) == 0 {
+			return nil, fmt.Errorf("%w: folder %s of %s holds no image file (%s)%s", ErrEmpty, of[0], root, imageEndings, left)
+		}
+		slices.Sort(files)
 		for _, file := range files {
-			s.files = append(s.files, path.Join(folder, file))
+			s.files = append(s.files, file)
 			s.labels = append(s.labels, int32(label))
 		}
 	}
 	return d.apply(s, split)
 }
 
+// grouped maps classes to their folders. Where a folder of the first level has images of
+// its own, each such folder is a class with all that lies in it, as torchvision's
+// ImageFolder has it; where all images lie deeper, each folder is a class.
+func grouped(paths map[string]string) map[string][]string {
+	nested, flat := false, false
+	for class := range paths {
+		deeper := strings.Contains(class, "/")
+		nested, flat = nested || deeper, flat || !deeper
+	}
+	classes := make(map[string][]string, len(paths))
+	for class, folder := range paths {
+		if nested && flat {
+			class, _, _ = strings.Cut(class, "/")
+		}
+		classes[class] = append(classes[class], folder)
+	}
+	for _, folders := range classes {
+		slices.Sort(folders)
+	}
+	return classes
+}
+
+// leftOut counts image files of formats that are not read, by their endings.
+type leftOut map[string]int
+
+func (l leftOut) String() string {
+	if len(l) == 0 {
+		return ""
+	}
+	var parts []string
+	for _, ending := range slices.Sorted(maps.Keys(l)) {
+		parts = append(parts, fmt.Sprintf("%d %s files", l[ending], ending))
+	}
+	return "; not read: " + strings.Join(parts, ", ")
+}
+
+// imageEndings are those of the files that are read.
+const imageEndings = ".jpg, .png, .gif, .bmp, .tif, .webp"
+
 // scan maps the folders of fsys that hold images to the sorted names of those,
-// and folders that hold nothing of interest to nil.
-func scan(fsys fs.FS, root string) (map[string][]string, error) {
-	folders := make(map[string][]string)
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+// and folders that hold nothing of interest to nil. left counts images that are not read.
+func scan(fsys fs.FS, root string) (folders map[string][]string, left leftOut, err error) {
+	folders, left = make(map[string][]string), leftOut{}
+	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("dataset: %s: %w", root, err)
 		}
@@ -97,6 +144,9 @@ func scan(fsys fs.FS, root string) (map[string][]string, error) {
 			}
 			folders[name] = nil
 			return nil
+		}
+		if !hidden && isForeignImage(base) {
+			left[strings.ToLower(path.Ext(base))]++
 		}
 		if hidden || !isImageName(base) {
 			return nil
@@ -118,14 +168,23 @@ func scan(fsys fs.FS, root string) (map[string][]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return folders, nil
+	return folders, left, nil
 }
 
 func isImageName(name string) bool {
 	switch strings.ToLower(path.Ext(name)) {
-	case ".jpg", ".jpeg", ".png":
+	case ".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp":
+		return true
+	}
+	return false
+}
+
+// isForeignImage reports a name of an image that is not read.
+func isForeignImage(name string) bool {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".psd", ".svg", ".dng", ".cr2", ".nef", ".arw", ".tga", ".ico", ".exr", ".npy":
 		return true
 	}
 	return false
@@ -139,7 +198,7 @@ func classFolders(folders map[string][]string, root string, split Split) (classe
 		return nil, false, fmt.Errorf("%w: %s: %s lies in no folder, so it has no class; put every image into the folder of its class", ErrFormat, root, files[0])
 	}
 	if len(folders) == 0 {
-		return nil, false, fmt.Errorf("%w: %s holds no folder of .jpg, .jpeg or .png files", ErrEmpty, root)
+		return nil, false, fmt.Errorf("%w: %s holds no folder of image files (%s)", ErrEmpty, root, imageEndings)
 	}
 	classes = make(map[string]string, len(folders))
 	for f := range folders {

@@ -68,7 +68,7 @@ func TestFoldersAndArchivesGiveTheSameClasses(t *testing.T) {
 		"two tops":      {"", []string{"a/b/cat/1.png", "a/b/dog/2.png"}, 2, "0:0:cat 1:1:dog"},
 		"one class":     {"", []string{"set/cat/1.png"}, 1, "0:0:cat"},
 		"nested":        {"", []string{"Greek/c1/1.png", "Greek/c2/1.png", "Latin/c1/1.png"}, 3, "0:0:Greek/c1 1:1:Greek/c2 2:2:Latin/c1"},
-		"uneven":        {"", []string{"a/1.png", "a/b/1.png", "c/d/1.png"}, 3, "0:0:a 1:1:a/b 2:2:c/d"},
+		"uneven":        {"", []string{"a/1.png", "a/b/1.png", "c/d/1.png"}, 2, "0:0:a 1:0:a 2:1:c"},
 		"mac":           {"", []string{"s/cat/1.png", "__MACOSX/s/cat/._1.png", "s/cat/._1.png", "s/.git/x/1.png", "s/readme.txt"}, 1, "0:0:cat"},
 		"train split":   {Train, []string{"train/a/1.png", "train/b/1.png", "val/a/1.png", "test/a/1.png"}, 2, "0:0:a 1:1:b"},
 		"test split":    {Test, []string{"s/train/a/1.png", "s/val/a/1.png", "s/test/7/1.png", "s/test/9/1.png"}, 10, "2:7:7 3:9:9"},

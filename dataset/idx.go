@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
 // An IDX file (LeCun, Cortes and Burges, the MNIST database) is a big-endian
@@ -28,10 +30,12 @@ type idxArray struct {
 }
 
 // parseIDX reads an IDX file of unsigned bytes with rank dimensions, all at
-// least 1. It takes memory as elements arrive, so that a header alone costs
-// nothing, and reads no more than the elements that the header declares and one
+// least 1. A header that declares more than its file can have costs
+// nothing. It reads no more than the elements that the header declares and one
 // byte that must not be there.
-func parseIDX(r io.Reader, rank int) (idxArray, error) {
+//
+// size is that of the file; what is compressed may be larger, but not out of proportion.
+func parseIDX(r io.Reader, rank int, size int64, compressed bool) (idxArray, error) {
 	header := make([]byte, 4+4*rank)
 	if n, err := io.ReadFull(r, header); err != nil {
 		return idxArray{}, fmt.Errorf("%w: the header ends after %d of %d bytes: %w", ErrFormat, n, len(header), err)
@@ -56,36 +60,46 @@ func parseIDX(r io.Reader, rank int) (idxArray, error) {
 		}
 		a.dims[i] = int(d)
 	}
-	var err error
-	a.data, err = io.ReadAll(io.LimitReader(r, total+1))
-	if err != nil {
-		return idxArray{}, fmt.Errorf("%w: after %d of %d elements: %w", ErrFormat, len(a.data), total, err)
-	}
-	if n := int64(len(a.data)); n != total {
-		more := "it ends after"
-		if n > total {
-			more, n = "there are bytes after", total
+	switch most := size; {
+	case compressed:
+		// Deflate shrinks drawings tenfold, and zeros a thousandfold.
+		if most = 64*size + 64<<20; total > most {
+			return idxArray{}, fmt.Errorf("%w: the header declares %d elements, too many for a file of %d bytes", ErrLimit, total, size)
 		}
-		return idxArray{}, fmt.Errorf("%w: %s %d elements; the header declares %v = %d", ErrFormat, more, n, a.dims, total)
+	case total > most-int64(len(header)):
+		return idxArray{}, fmt.Errorf("%w: it ends after %d elements; the header declares %v = %d", ErrFormat, max(most-int64(len(header)), 0), a.dims, total)
+	}
+	a.data = make([]byte, total)
+	if n, err := io.ReadFull(r, a.data); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return idxArray{}, fmt.Errorf("%w: it ends after %d elements; the header declares %v = %d", ErrFormat, n, a.dims, total)
+		}
+		return idxArray{}, fmt.Errorf("%w: after %d of %d elements: %w", ErrFormat, n, total, err)
+	}
+	switch n, err := io.ReadFull(r, make([]byte, 1)); {
+	case n > 0:
+		return idxArray{}, fmt.Errorf("%w: there are bytes after %d elements; the header declares %v = %d", ErrFormat, total, a.dims, total)
+	case !errors.Is(err, io.EOF): // a checksum that does not fit
+		return idxArray{}, fmt.Errorf("%w: after %d of %d elements: %w", ErrFormat, total, total, err)
 	}
 	return a, nil
 }
 
 // readIDX reads a file, through gzip if it begins like a gzip file.
 func readIDX(path string, rank int) (idxArray, error) {
-	f, err := os.Open(path)
+	f, size, err := infile.OpenFile(path)
 	if err != nil {
 		return idxArray{}, fmt.Errorf("dataset: %w", err)
 	}
 	defer f.Close()
-	a, err := decodeIDX(f, rank)
+	a, err := decodeIDX(f, size, rank)
 	if err != nil {
 		return idxArray{}, fmt.Errorf("%w (in %s)", err, path)
 	}
 	return a, nil
 }
 
-func decodeIDX(f io.Reader, rank int) (idxArray, error) {
+func decodeIDX(f io.Reader, size int64, rank int) (idxArray, error) {
 	var magic [2]byte
 	n, err := io.ReadFull(f, magic[:])
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -93,13 +107,13 @@ func decodeIDX(f io.Reader, rank int) (idxArray, error) {
 	}
 	r := io.MultiReader(bytes.NewReader(magic[:n]), f)
 	if magic != [2]byte{0x1f, 0x8b} {
-		return parseIDX(r, rank)
+		return parseIDX(r, rank, size, false)
 	}
 	z, err := gzip.NewReader(r)
 	if err != nil {
 		return idxArray{}, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	return parseIDX(z, rank)
+	return parseIDX(z, rank, size, true)
 }
 
 // openIDX opens the images of a split and the labels beside them.

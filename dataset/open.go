@@ -1,14 +1,17 @@
 package dataset
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
 // Split is one of the parts that a data set is published in.
@@ -147,24 +150,14 @@ const maxArray = 1 << 30
 
 // readArray reads a whole file of at most maxArray bytes.
 func readArray(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("dataset: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("dataset: %w", err)
-	}
-	if !info.Mode().IsRegular() {
+	data, err := infile.Read(context.Background(), path, maxArray)
+	switch {
+	case errors.Is(err, infile.ErrNotRegular), errors.Is(err, syscall.EISDIR):
 		return nil, fmt.Errorf("%w: %s: not a regular file", ErrFormat, path)
-	}
-	if info.Size() > maxArray {
-		return nil, fmt.Errorf("%w: %s: %d bytes; at most %d are accepted", ErrLimit, path, info.Size(), maxArray)
-	}
-	data := make([]byte, info.Size())
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, fmt.Errorf("dataset: %s: %w", path, err)
+	case errors.Is(err, infile.ErrTooLarge):
+		return nil, fmt.Errorf("%w: %w", ErrLimit, err)
+	case err != nil:
+		return nil, fmt.Errorf("dataset: %w", err)
 	}
 	return data, nil
 }

@@ -36,7 +36,7 @@ type pairSet struct {
 }
 
 func newPairs(t tree, split Split, classes int, d division) (Set, error) {
-	folders, err := scan(t.fsys, t.root)
+	folders, left, err := scan(t.fsys, t.root)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +48,7 @@ func newPairs(t tree, split Split, classes int, d division) (Set, error) {
 	if s.name, err = d.name("pairs", t.root, divided, split); err != nil {
 		return nil, err
 	}
+	s.name += left.String()
 	if err := s.match(folders, paths); err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (s *pairSet) match(folders map[string][]string, paths map[string]string) er
 			}
 		}
 		if len(found[k]) == 0 {
-			return fmt.Errorf("%w: %s holds no folder %s with .jpg, .jpeg or .png files; pairs are images/NAME.jpg or .png with masks/NAME.png", ErrEmpty, s.root, kind)
+			return fmt.Errorf("%w: %s holds no folder %s with image files; pairs are images/NAME.jpg or .png with masks/NAME.png", ErrEmpty, s.root, kind)
 		}
 	}
 	for _, stem := range slices.Sorted(maps.Keys(found[0])) {

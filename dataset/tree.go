@@ -7,7 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
+
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
 // tree is a directory, or an archive read in place.
@@ -24,7 +28,7 @@ func openTree(name string) (tree, error) {
 		return tree{}, fmt.Errorf("dataset: %w", err)
 	}
 	if info.IsDir() {
-		return tree{fsys: os.DirFS(name), root: name}, nil
+		return tree{fsys: directory{os.DirFS(name), name}, root: name}, nil
 	}
 	if !info.Mode().IsRegular() {
 		return tree{}, fmt.Errorf("%w: %s is neither a directory nor a regular file", ErrSpec, name)
@@ -33,8 +37,38 @@ func openTree(name string) (tree, error) {
 	if err != nil {
 		return tree{}, fmt.Errorf("%w: %s is no readable zip archive: %w", ErrFormat, name, err)
 	}
+	// Reading an archive as a file system keeps every folder of every name.
+	for _, f := range z.File {
+		if strings.Count(f.Name, "/") > maxDepth {
+			_ = z.Close()
+			return tree{}, fmt.Errorf("%w: %s: an entry in more than %d folders: %.80q…", ErrLimit, name, maxDepth, f.Name)
+		}
+	}
 	return tree{fsys: z, root: name, close: sync.OnceValue(z.Close)}, nil
 }
+
+// maxDepth is the greatest number of folders that an entry of an archive lies in.
+const maxDepth = 64
+
+// directory is a folder whose files are opened without waiting for what is none.
+type directory struct {
+	fs.FS
+	root string
+}
+
+func (d directory) Open(name string) (fs.File, error) {
+	if !fs.ValidPath(name) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+	}
+	f, _, err := infile.Open(filepath.Join(d.root, filepath.FromSlash(name)))
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d directory) ReadDir(name string) ([]fs.DirEntry, error) { return fs.ReadDir(d.FS, name) }
+func (d directory) Stat(name string) (fs.FileInfo, error)      { return fs.Stat(d.FS, name) }
 
 func (t *tree) Close() error {
 	if t.close == nil {

@@ -84,6 +84,12 @@ func Evaluate(ctx context.Context, p *graph.Program, set dataset.Set, opt Option
 	if g.Head == nil {
 		return Score{}, fmt.Errorf("%w: %s has no layer that is known to tell classes apart", graph.ErrTask, g.Arch)
 	}
+	switch _, masks := set.(dataset.Segmented); {
+	case masks && !g.Segments():
+		return Score{}, fmt.Errorf("%w: %s classifies images, and %s has a class for every pixel", graph.ErrTask, g.Arch, set.Name())
+	case g.Segments() && !masks:
+		return Score{}, fmt.Errorf("%w: the pixels of %s have no classes, which a segmentation network tells apart", graph.ErrTask, set.Name())
+	}
 	if set.Classes() > classes {
 		return Score{}, fmt.Errorf("%w: %s has %d classes, the network tells %d apart", graph.ErrTask, set.Name(), set.Classes(), classes)
 	}
@@ -92,9 +98,6 @@ func Evaluate(ctx context.Context, p *graph.Program, set dataset.Set, opt Option
 		if Small(g) {
 			opt.Batch = 64
 		}
-	}
-	if _, masks := set.(dataset.Segmented); masks && !g.Segments() {
-		return Score{}, fmt.Errorf("%w: %s classifies images, and %s has a class for every pixel", graph.ErrTask, g.Arch, set.Name())
 	}
 	if g.Segments() {
 		return pixels(ctx, p, set, classes, opt)

@@ -153,7 +153,11 @@ func (g *Graph) Replace(name string, chain *conv.Chain) error {
 // describe is a geometry in words.
 func describe(g conv.Geometry) string {
 	g = g.Normal()
-	return fmt.Sprintf("stride %v, padding %v, dilation %v and %d groups", g.Stride, g.Padding, g.Dilation, g.Groups)
+	padding := fmt.Sprint(g.Padding)
+	if g.Extra != [2]int{} {
+		padding += fmt.Sprintf(" and %v more at the end", g.Extra)
+	}
+	return fmt.Sprintf("stride %v, padding %s, dilation %v and %d groups", g.Stride, padding, g.Dilation, g.Groups)
 }
 
 // mostClasses bounds the classes of an image; a mask has a byte for a pixel.

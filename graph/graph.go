@@ -18,7 +18,7 @@ var (
 	// the way asked for.
 	ErrUnsupported = errors.New("graph: unsupported")
 	// ErrTask is wrapped by errors about networks that do something else than is asked.
-	ErrTask = errors.New("graph: another task")
+	ErrTask = errors.New("graph: network and data are for different tasks")
 )
 
 // Graph is a network with its weights.

@@ -163,7 +163,7 @@ func (l *Learner) prepare(i int, s *step, sites map[*Node]Site, opt LearnerOptio
 				return err
 			}
 		}
-	} else if from := convBefore(s.norm); from != nil {
+	} else if from := convBefore(s.norm); from != nil && moduleOf(name) == "" {
 		// The norm of a convolution that an adapter's sum separates it from.
 		name = from.Name
 	}
@@ -510,6 +510,9 @@ func (l *Learner) ForwardFeatures(ctx context.Context, f *conv.Map, workers int)
 	if l.cut == 0 {
 		return l.Forward(ctx, f, workers)
 	}
+	if err := l.resizeAt(l.live, f); err != nil {
+		return nil, err
+	}
 	l.value[l.live], l.batch, l.from = f, f.N, l.cut
 	l.roll()
 	if err := l.run(ctx, l.cut, len(l.steps), workers); err != nil {
@@ -579,10 +582,15 @@ func (l *Learner) was(v, n int) *conv.Map {
 }
 
 // Diverged names the first step, in execution order, whose output in the last Forward has
-// a value that is not finite; "" if there is none.
+// a value that is not finite; "" if there is none. Of outputs that later steps wrote over
+// nothing is known any more.
 func (l *Learner) Diverged() string {
+	last := make([]*step, len(l.maps)) // that wrote there
 	for _, s := range l.steps {
-		if m := l.value[s.out]; m != nil && !finite(m) {
+		last[l.slot[s.out]] = s
+	}
+	for _, s := range l.steps {
+		if m := l.value[s.out]; m != nil && last[l.slot[s.out]] == s && !finite(m) {
 			return s.name
 		}
 	}

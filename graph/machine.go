@@ -3,6 +3,7 @@ package graph
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/lowrank-go/lowrank/conv"
 )
@@ -70,14 +71,65 @@ func (m *machine) resize(in Shape) error {
 	if err != nil {
 		return err
 	}
-	m.size, m.shapes = append(Shape(nil), in...), shapes
+	m.size = append(Shape(nil), in...)
+	m.setShapes(shapes)
+	return nil
+}
+
+// resizeAt prepares the steps behind value v for the map x in its place: of an image of
+// another size than the last, maybe.
+func (m *machine) resizeAt(v int, x *conv.Map) error {
+	was := m.shapes[v]
+	if h, w, c := was.Layout(); x.H == h && x.W == w && x.C == c {
+		return nil
+	}
+	var s Shape
+	switch len(was) {
+	case 1:
+		s = Shape{x.C}
+	case 2:
+		s = Shape{x.C, x.W}
+	case 3:
+		s = Shape{x.C, x.H, x.W}
+	}
+	if err := s.holds(x); len(s) == 0 || err != nil {
+		return fmt.Errorf("%w: a map of %d×%d and %d channels for features of %v", ErrShape, x.H, x.W, x.C, was)
+	}
+	shapes := slices.Clone(m.shapes)
+	shapes[v] = s
+	at := map[*Node]int{m.graph.Nodes[v]: v} // what follows from the value
+	for i, n := range m.graph.Nodes[v+1:] {
+		ins := make([]Shape, len(n.In))
+		for j, in := range n.In {
+			k, ok := at[in]
+			if !ok {
+				ins = nil
+				break
+			}
+			ins[j] = shapes[k]
+		}
+		if len(ins) == 0 {
+			continue
+		}
+		out, err := n.Op.Shape(ins)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.Name, err)
+		}
+		shapes[v+1+i], at[n] = out, v+1+i
+	}
+	m.size = nil // the next image's shapes are its own
+	m.setShapes(shapes)
+	return nil
+}
+
+func (m *machine) setShapes(shapes []Shape) {
+	m.shapes = shapes
 	for _, s := range m.steps {
 		for i, v := range s.in {
 			s.call.shapes[i] = shapes[v]
 		}
 		s.call.shape = shapes[s.out]
 	}
-	return nil
 }
 
 // assign gives the values of all steps slots. Those of keep are never given to others.

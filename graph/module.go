@@ -233,8 +233,8 @@ func (s *ModuleStep) check() error {
 		// A map is copied with its padding: a file must not say any number.
 		g := k.Normal()
 		for a, taps := range k.Shape[2:] {
-			if taps > mostTaps || g.Dilation[a] > mostDilate || g.Padding[a] > g.Dilation[a]*(taps-1) {
-				return fmt.Errorf("%w: %d taps with a dilation of %d and a padding of %d", ErrShape, taps, g.Dilation[a], g.Padding[a])
+			if taps > mostTaps || g.Dilation[a] > mostDilate || g.Padding[a]+max(g.Extra[a], 0) > g.Dilation[a]*(taps-1) {
+				return fmt.Errorf("%w: %d taps with a dilation of %d and a padding of %d and %d more at the end", ErrShape, taps, g.Dilation[a], g.Padding[a], g.Extra[a])
 			}
 		}
 	}

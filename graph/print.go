@@ -116,7 +116,7 @@ func chainSettings(c *conv.Chain, linear bool) string {
 		parts = append(parts, "pad "+one2(g.Padding))
 	}
 	if g.Extra != [2]int{} {
-		parts = append(parts, "and "+one2(g.Extra)+" at the end")
+		parts = append(parts, "and "+one2(g.Extra)+" more at the end")
 	}
 	if g.Dilation != [2]int{1, 1} {
 		parts = append(parts, "dilation "+one2(g.Dilation))

@@ -75,6 +75,27 @@ func appendBytes(dst []byte, data any) ([]byte, error) {
 	return binary.Append(dst, binary.LittleEndian, data)
 }
 
+// appendAs appends the elements, little-endian, as they are in a file of type d: rounded
+// where that is a half-precision type.
+func (t *Tensor) appendAs(dst []byte, d DType) ([]byte, error) {
+	v, ok := t.Data.([]float32)
+	if !ok || d == F32 {
+		return appendBytes(dst, t.Data)
+	}
+	narrow := float32ToHalf
+	if d == BF16 {
+		narrow = float32ToBFloat16
+	}
+	for i, x := range v {
+		h, fits := narrow(x)
+		if !fits {
+			return nil, fmt.Errorf("%w: element %d, %g, is beyond the range of %s", ErrUnsupported, i, x, d)
+		}
+		dst = binary.LittleEndian.AppendUint16(dst, h)
+	}
+	return dst, nil
+}
+
 // check reports a tensor whose data is of no known type or does not have as
 // many elements as its shape says.
 func (t *Tensor) check() error {

@@ -13,7 +13,7 @@ import (
 )
 
 // Dense is the array as a tensor of float64, whose memory is Data where that is of
-// float64. Booleans and scalars are errors, which wrap ErrUnsupported.
+// float64. Scalars are errors, which wrap ErrUnsupported.
 func (t *Tensor) Dense() (*tensor.Dense, error) {
 	v, err := t.Float64s()
 	if err != nil {

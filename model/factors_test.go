@@ -137,7 +137,6 @@ func TestFactorsThatDoNotFitAreErrors(t *testing.T) {
 	for name, sd := range map[string]*StateDict{
 		"nothing":       NewStateDict(),
 		"a vector":      bad(map[string]*Tensor{"factor0": waves(3)}),
-		"booleans":      bad(map[string]*Tensor{"factor0": {Shape: []int{1, 1}, Data: []bool{true}}}),
 		"other columns": bad(map[string]*Tensor{"factor0": waves(3, 2), "factor1": waves(3, 1)}),
 		"weights":       bad(map[string]*Tensor{"factor0": waves(3, 2), "weights": waves(3)}),
 		"weight matrix": bad(map[string]*Tensor{"factor0": waves(3, 2), "weights": waves(2, 1)}),
@@ -182,7 +181,10 @@ func TestDenseWidens(t *testing.T) {
 	if err != nil || !slices.Equal(x.Data().([]float64), []float64{1, -2, 3, 4}) {
 		t.Errorf("%v, %v", x, err)
 	}
-	for _, bad := range []*Tensor{{Data: []float64{1}}, {Shape: []int{0}, Data: []float64{}}, {Shape: []int{1}, Data: []bool{true}}} {
+	if x, err = (&Tensor{Shape: []int{2}, Data: []bool{true, false}}).Dense(); err != nil || !slices.Equal(x.Data().([]float64), []float64{1, 0}) {
+		t.Errorf("a mask: %v, %v", x, err)
+	}
+	for _, bad := range []*Tensor{{Data: []float64{1}}, {Shape: []int{0}, Data: []float64{}}} {
 		if _, err := bad.Dense(); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%v: error %v", bad, err)
 		}

@@ -2,50 +2,26 @@ package model
 
 import (
 	"archive/zip"
-	"errors"
+	"context"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"sort"
 	"strings"
 
-	"github.com/lowrank-go/lowrank/internal/atomicfile"
+	"github.com/lowrank-go/lowrank/internal/infile"
 )
 
-// ReadFile reads any file that this package knows, recognised by its content: a
-// safetensors file, a PyTorch checkpoint (zip or legacy stream), an ONNX model, a .npz archive,
-// a .npy file (one tensor, called as the file without its ending), or a
-// directory of .npy files. Errors name the file.
-func ReadFile(path string) (*StateDict, error) {
-	sd, err := readFile(path)
-	if err != nil {
-		var pe *os.PathError
-		if errors.As(err, &pe) {
-			return nil, err // names the file already
-		}
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return sd, nil
-}
-
-func readFile(path string) (*StateDict, error) {
-	f, err := os.Open(path)
+func (o ReadOptions) readFile(ctx context.Context, path string) (*StateDict, error) {
+	f, info, err := infile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
+	if info.IsDir() {
+		return o.readDir(ctx, path)
 	}
-	switch {
-	case info.IsDir():
-		return readDir(path)
-	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%w: not a regular file", ErrFormat)
-	}
-	return Read(f, info.Size(), stem(path))
+	return o.Read(ctx, f, info.Size(), stem(path))
 }
 
 func stem(path string) string {
@@ -53,39 +29,73 @@ func stem(path string) string {
 	return strings.TrimSuffix(base, filepath.Ext(base))
 }
 
+// Read is ReadOptions{}.Read.
+func Read(r io.ReaderAt, size int64, name string) (*StateDict, error) {
+	return ReadOptions{}.Read(context.Background(), r, size, name)
+}
+
 // Read is ReadFile for content of size bytes that has been opened already. The
 // tensor of a .npy file is called name.
-func Read(r io.ReaderAt, size int64, name string) (*StateDict, error) {
-	head := make([]byte, 16)
+func (o ReadOptions) Read(ctx context.Context, r io.ReaderAt, size int64, name string) (*StateDict, error) {
+	r = patient{ctx, r}
+	head := make([]byte, min(size, 512))
 	n, err := r.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
 	head = head[:n]
+	sd, torch, err := o.sniff(r, size, name, head)
+	if err != nil {
+		return nil, err
+	}
+	if o.Key != "" && !torch {
+		return nil, fmt.Errorf("%w %s: only PyTorch checkpoints have keys", ErrKey, quoted(o.Key))
+	}
+	return o.cut(sd)
+}
+
+// sniff reads content by what its first bytes say, and tells checkpoints from others.
+func (o ReadOptions) sniff(r io.ReaderAt, size int64, name string, head []byte) (sd *StateDict, torch bool, err error) {
+	is := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
 	switch {
-	case n == 0:
-		return nil, fmt.Errorf("%w: the file is empty", ErrFormat)
-	case strings.HasPrefix(string(head), npyMagic):
+	case len(head) == 0:
+		return nil, false, fmt.Errorf("%w: the file is empty", ErrFormat)
+	case is(npyMagic):
 		t, err := ReadNPY(io.NewSectionReader(r, 0, size), size)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		sd := NewStateDict()
 		sd.Set(name, t)
-		return sd, nil
-	case strings.HasPrefix(string(head), "PK"):
+		return sd, false, nil
+	case is("PK"):
 		if isNPZ(r, size) {
-			return ReadNPZ(r, size)
+			sd, err := ReadNPZ(r, size)
+			return sd, false, err
 		}
-		return ReadTorch(r, size)
-	case len(head) > 8 && head[8] == '{' || len(head) == 8:
-		return ReadSafetensors(r, size)
-	case head[0] == 0x80 || head[0] == '(' || head[0] == '}' || head[0] == 'c':
-		return ReadTorch(r, size)
+		sd, err := o.readTorch(r, size)
+		return sd, true, err
+	case len(head) > 8 && head[8] == '{' || len(head) == 8 && string(head) == "\x00\x00\x00\x00\x00\x00\x00\x00":
+		sd, err := ReadSafetensors(r, size)
+		return sd, false, err
+	case len(head) > 262 && string(head[257:262]) == "ustar":
+		return nil, false, fmt.Errorf("%w: a tar archive; unpack it and give the checkpoint in it", ErrFormat)
+	case is("\x1f\x8b"):
+		return nil, false, fmt.Errorf("%w: compressed by gzip; unpack it first", ErrFormat)
+	case is("BZh"), is("\xfd7zXZ"), is("\x28\xb5\x2f\xfd"):
+		return nil, false, fmt.Errorf("%w: a compressed file; unpack it first", ErrFormat)
+	case is("\x89HDF\r\n"):
+		return nil, false, fmt.Errorf("%w: an HDF5 file, as Keras writes", ErrFormat)
+	case is("version https://git-lfs"):
+		return nil, false, fmt.Errorf("%w: a pointer of Git LFS, not the file itself; git lfs pull fetches it", ErrFormat)
+	case head[0] == 0x80, strings.IndexByte("(}]c", head[0]) >= 0 && !isONNX(head):
+		sd, err := o.readTorch(r, size)
+		return sd, true, err
 	case isONNX(head):
-		return ReadONNX(r, size)
+		sd, err := ReadONNX(r, size)
+		return sd, false, err
 	}
-	return nil, fmt.Errorf("%w: it begins with %q; want safetensors, a PyTorch checkpoint, an ONNX model, .npy or .npz", ErrFormat, head)
+	return nil, false, fmt.Errorf("%w: it begins with %q; want safetensors, a PyTorch checkpoint, an ONNX model, .npy or .npz", ErrFormat, head[:min(len(head), 16)])
 }
 
 // isNPZ tells an archive of arrays from a PyTorch archive.
@@ -103,7 +113,7 @@ func isNPZ(r io.ReaderAt, size int64) bool {
 }
 
 // readDir reads every .npy file of a directory, a tensor each, by name.
-func readDir(dir string) (*StateDict, error) {
+func (o ReadOptions) readDir(ctx context.Context, dir string) (*StateDict, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.npy"))
 	if err != nil {
 		return nil, err
@@ -114,7 +124,7 @@ func readDir(dir string) (*StateDict, error) {
 	sort.Strings(paths)
 	sd := NewStateDict()
 	for _, p := range paths {
-		one, err := readFile(p)
+		one, err := ReadOptions{}.readFile(ctx, p)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", filepath.Base(p), err)
 		}
@@ -124,12 +134,8 @@ func readDir(dir string) (*StateDict, error) {
 		}
 		sd.Set(stem(p), t)
 	}
-	return sd, nil
-}
-
-// WriteAtomic writes a file through write: into a temporary file in the same
-// directory, which is synced and then renamed to path. On any error nothing is
-// left behind and a file that was at path stays as it was.
-func WriteAtomic(path string, write func(io.Writer) error) error {
-	return atomicfile.Write(path, write)
+	if o.Key != "" {
+		return nil, fmt.Errorf("%w %s: only PyTorch checkpoints have keys", ErrKey, quoted(o.Key))
+	}
+	return o.cut(sd)
 }

@@ -1,7 +1,10 @@
 package model
 
 import (
+	"archive/zip"
 	"bytes"
+	"io"
+	"strings"
 	"testing"
 )
 
@@ -20,6 +23,11 @@ func checkRead(t *testing.T, sd *StateDict, err error) {
 	}
 }
 
+// nothing are storages of which there is none.
+type nothing struct{}
+
+func (nothing) load(*pyStorage) ([]byte, error) { return nil, ErrCorrupt }
+
 func FuzzUnpickle(f *testing.F) {
 	for _, s := range []string{
 		tensorPickle(4, 0, 4, 1), "\x80\x02}q\x00" + pickleText("a") + "h\x00s.", "(dp0\nS'a'\np1\nI1\ns.", "\x80\x02cposix\nsystem\n.",
@@ -27,22 +35,47 @@ func FuzzUnpickle(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	// The pickles of checkpoints with objects of all kinds.
+	for _, raw := range fixtures(f, "checkpoints/*.pth") {
+		z, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil {
+			continue // a legacy stream
+		}
+		for _, e := range z.File {
+			if strings.HasSuffix(e.Name, "data.pkl") {
+				r, err := e.Open()
+				if err != nil {
+					f.Fatal(err)
+				}
+				text, err := io.ReadAll(r)
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(text)
+			}
+		}
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		v, err := (&unpickler{data: raw, where: "fuzz"}).run()
+		v, err := newUnpickler(bytes.NewReader(raw), int64(len(raw)), "fuzz").run()
 		if err == nil {
 			_ = describe(v)
+			sd, err := ReadOptions{}.gather(v, nothing{}, int64(len(raw)), false)
+			checkRead(t, sd, err)
 		}
 	})
 }
 
 func FuzzTorch(f *testing.F) {
-	for _, raw := range fixtures(f, "*.pth") {
+	for _, raw := range fixtures(f, "*.pth", "checkpoints/*.p*", "checkpoints/*.ckpt") {
 		f.Add(raw)
 	}
 	f.Add(torchArchive(f, tensorPickle(4, 0, 4, 1), "0123456789abcdef"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		sd, err := ReadTorch(bytes.NewReader(raw), int64(len(raw)))
 		checkRead(t, sd, err)
+		if err == nil {
+			checkRead(t, Strip(sd), nil)
+		}
 	})
 }
 

@@ -425,3 +425,97 @@ func ExampleReadFile() {
 func readAll(raw []byte) (*StateDict, error) {
 	return Read(bytes.NewReader(raw), int64(len(raw)), "x")
 }
+
+// Every number of a half-precision type survives, and what lies between two rounds to the
+// nearer, of equally near ones to the even.
+func TestNarrowingToHalfPrecisionIsTheNearest(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		narrow func(float32) (uint16, bool)
+		widen  func(uint16) float32
+		inf    uint16
+	}{
+		{"F16", float32ToHalf, halfToFloat32, 0x7c00},
+		{"BF16", float32ToBFloat16, func(h uint16) float32 { return math.Float32frombits(uint32(h) << 16) }, 0x7f80},
+	} {
+		for i := range 1 << 16 {
+			h := uint16(i)
+			f := c.widen(h)
+			got, fits := c.narrow(f)
+			if f != f { // a NaN stays one
+				if w := c.widen(got); !fits || w == w {
+					t.Fatalf("%s: NaN %#x became %#x", c.name, h, got)
+				}
+				continue
+			}
+			if got != h || !fits {
+				t.Fatalf("%s: %#x (%g) became %#x, %v", c.name, h, f, got, fits)
+			}
+			if h&0x7fff >= c.inf-1 { // no finite number follows
+				continue
+			}
+			next := c.widen(h + 1)
+			middle := float32((float64(f) + float64(next)) / 2)
+			even := h
+			if h&1 == 1 {
+				even = h + 1
+			}
+			for _, w := range []struct {
+				x    float32
+				want uint16
+			}{{middle, even}, {math.Nextafter32(middle, f), h}, {math.Nextafter32(middle, next), h + 1}} {
+				if got, fits := c.narrow(w.x); got != w.want || !fits {
+					t.Fatalf("%s: %g between %#x and %#x became %#x, %v", c.name, w.x, h, h+1, got, fits)
+				}
+			}
+		}
+		largest := c.widen(c.inf - 1)
+		for _, x := range []float32{math.MaxFloat32, -math.MaxFloat32, largest * 1.1} {
+			if _, fits := c.narrow(x); fits && !math.IsInf(float64(x), 0) {
+				t.Errorf("%s: %g fits", c.name, x)
+			}
+		}
+	}
+}
+
+func TestHalfPrecisionSurvivesFiles(t *testing.T) {
+	sd := NewStateDict()
+	sd.Set("h", &Tensor{Shape: []int{3}, Data: []float32{1, -2.5, 6e-8}, Stored: F16})
+	sd.Set("b", &Tensor{Shape: []int{2}, Data: []float32{1, 3e38}, Stored: BF16})
+	sd.Set("f", &Tensor{Shape: []int{1}, Data: []float32{0.1}})
+	through := func() *StateDict {
+		path := filepath.Join(t.TempDir(), "x.safetensors")
+		if err := WriteSafetensors(path, sd); err != nil {
+			t.Fatal(err)
+		}
+		back, err := ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return back
+	}
+	back := through()
+	for _, name := range sd.Names() {
+		want, _ := sd.Get(name)
+		got, _ := back.Get(name)
+		if got.FileType() != want.FileType() {
+			t.Errorf("%s came back as %s", name, got.FileType())
+		}
+	}
+	if h, _ := back.Get("h"); h.Data.([]float32)[1] != -2.5 {
+		t.Errorf("%v", h)
+	}
+	if err := sd.SetFloatType(F16); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `"b"`) {
+		t.Errorf("3e38 as float16: %v", err)
+	}
+	if got := sd.FloatType(); got != F16 {
+		t.Errorf("type %s", got)
+	}
+	if err := sd.SetFloatType(BF16); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := through().Get("f")
+	if f.FileType() != BF16 || f.Data.([]float32)[0] != 0.10009765625 {
+		t.Errorf("0.1 as bfloat16: %v", f)
+	}
+}

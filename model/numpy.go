@@ -1,8 +1,6 @@
 package model
 
 import (
-	"archive/zip"
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -20,7 +18,7 @@ var npyKinds = map[string]DType{
 }
 
 var npyCodes = map[DType]string{
-	F32: "<f4", F64: "<f8", I8: "|i1", I16: "<i2", I32: "<i4", I64: "<i8",
+	F16: "<f2", F32: "<f4", F64: "<f8", I8: "|i1", I16: "<i2", I32: "<i4", I64: "<i8",
 	U8: "|u1", U16: "<u2", U32: "<u4", U64: "<u8", Bool: "|b1",
 }
 
@@ -28,9 +26,32 @@ var npyCodes = map[DType]string{
 // bytes in all. Arrays in Fortran order are transposed to row-major. Structured
 // types, objects, strings and complex numbers are refused.
 func ReadNPY(r io.Reader, size int64) (*Tensor, error) {
+	h, err := readNPYHeader(r, size)
+	if err != nil {
+		return nil, err
+	}
+	return h.body(r)
+}
+
+// npyHeader is what a .npy file says of its array.
+type npyHeader struct {
+	code    string // with the order of bytes
+	kind    DType
+	fortran bool
+	shape   []int
+	count   int   // of elements
+	left    int64 // bytes of the file after the header
+}
+
+// readNPYHeader reads the header of a file of size bytes. Of a type that is not read it
+// gives the code with the error, which wraps ErrUnsupported.
+func readNPYHeader(r io.Reader, size int64) (h npyHeader, err error) {
 	head := make([]byte, 8)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:6]) != npyMagic {
-		return nil, fmt.Errorf("%w: not a .npy file", ErrFormat)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return h, err
+		}
+		return h, fmt.Errorf("%w: not a .npy file", ErrFormat)
 	}
 	width := 2
 	switch head[6] {
@@ -38,46 +59,46 @@ func ReadNPY(r io.Reader, size int64) (*Tensor, error) {
 	case 2, 3:
 		width = 4
 	default:
-		return nil, fmt.Errorf("%w: .npy version %d", ErrUnsupported, head[6])
+		return h, fmt.Errorf("%w: .npy version %d", ErrUnsupported, head[6])
 	}
 	length := make([]byte, 4)
 	if _, err := io.ReadFull(r, length[:width]); err != nil {
-		return nil, fmt.Errorf("%w: .npy header: %w", ErrCorrupt, err)
+		return h, fmt.Errorf("%w: .npy header: %w", ErrCorrupt, err)
 	}
 	n := int64(binary.LittleEndian.Uint32(length))
 	size -= int64(8 + width)
 	if n > size || n > 1<<20 {
-		return nil, fmt.Errorf("%w: .npy header of %d bytes", ErrCorrupt, n)
+		return h, fmt.Errorf("%w: .npy header of %d bytes", ErrCorrupt, n)
 	}
 	text, err := readFull(r, n, size)
 	if err != nil {
-		return nil, fmt.Errorf("%w: .npy header: %w", ErrCorrupt, err)
+		return h, fmt.Errorf("%w: .npy header: %w", ErrCorrupt, err)
 	}
-	size -= n
-	code, fortran, shape, err := parseNPYHeader(string(text))
+	h.left = size - n
+	if h.code, h.fortran, h.shape, err = parseNPYHeader(string(text)); err != nil {
+		return h, err
+	}
+	kind, ok := npyKinds[strings.TrimLeft(h.code, "<>|=")]
+	if !ok || len(h.code) > 3 {
+		return h, fmt.Errorf("%w: .npy element type %s", ErrUnsupported, quoted(h.code))
+	}
+	h.kind = kind
+	if h.count, ok = elements(h.shape, int(min(h.left, math.MaxInt))); !ok || int64(h.count) > h.left/int64(kind.size()) {
+		return h, fmt.Errorf("%w: .npy array of shape %v and type %q needs more than the %d bytes there are", ErrCorrupt, h.shape, h.code, h.left)
+	}
+	return h, nil
+}
+
+// body reads the array.
+func (h npyHeader) body(r io.Reader) (*Tensor, error) {
+	raw, err := readFull(r, int64(h.count*h.kind.size()), h.left)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: .npy array of shape %v: %w", ErrCorrupt, h.shape, err)
 	}
-	kind, ok := npyKinds[strings.TrimLeft(code, "<>|=")]
-	if !ok || len(code) > 3 {
-		return nil, fmt.Errorf("%w: .npy element type %.40q", ErrUnsupported, code)
+	if h.fortran && len(h.shape) > 1 && h.count > 0 {
+		raw = rowMajor(raw, h.shape, h.kind.size())
 	}
-	count, ok := elements(shape, int(min(size, math.MaxInt)))
-	if !ok || int64(count) > size/int64(kind.size()) {
-		return nil, fmt.Errorf("%w: .npy array of shape %v and type %q needs more than the %d bytes there are", ErrCorrupt, shape, code, size)
-	}
-	raw, err := readFull(r, int64(count*kind.size()), size)
-	if err != nil {
-		return nil, fmt.Errorf("%w: .npy array of shape %v: %w", ErrCorrupt, shape, err)
-	}
-	if fortran && len(shape) > 1 && count > 0 {
-		raw = rowMajor(raw, shape, kind.size())
-	}
-	v, err := decode(kind, raw, strings.HasPrefix(code, ">"))
-	if err != nil {
-		return nil, err
-	}
-	return &Tensor{Shape: shape, Data: v}, nil
+	return newTensor(h.kind, h.shape, raw, strings.HasPrefix(h.code, ">"))
 }
 
 // rowMajor reorders an array whose first index runs fastest.
@@ -237,7 +258,11 @@ func encodeNPY(w io.Writer, t *Tensor) error {
 	if len(dims) == 1 {
 		shape += ","
 	}
-	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npyCodes[t.DType()], shape)
+	kind := t.FileType()
+	if kind == BF16 { // which NumPy does not have
+		kind = F32
+	}
+	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", npyCodes[kind], shape)
 	// Magic, version, length, dict, spaces and a newline fill multiples of 64.
 	pad := 63 - (10+len(dict))%64
 	head := []byte(npyMagic + "\x01\x00")
@@ -245,58 +270,10 @@ func encodeNPY(w io.Writer, t *Tensor) error {
 	head = append(head, dict...)
 	head = append(head, strings.Repeat(" ", pad)...)
 	head = append(head, '\n')
-	out, err := appendBytes(head, t.Data)
+	out, err := t.appendAs(head, kind)
 	if err != nil {
 		return err
 	}
 	_, err = w.Write(out)
 	return err
-}
-
-// ReadNPZ reads a zip archive of .npy arrays, named by their entries without
-// ".npy".
-func ReadNPZ(r io.ReaderAt, size int64) (*StateDict, error) {
-	z, err := zip.NewReader(r, size)
-	if err != nil {
-		return nil, fmt.Errorf("%w: zip archive: %w", ErrCorrupt, err)
-	}
-	zs := &zipStorages{size: size, budget: inflateBudget(size)}
-	sd := NewStateDict()
-	for _, f := range z.File {
-		name, ok := strings.CutSuffix(f.Name, ".npy")
-		if !ok {
-			return nil, fmt.Errorf("%w: archive entry %q is no .npy array", ErrFormat, f.Name)
-		}
-		if _, twice := sd.Get(name); twice {
-			return nil, fmt.Errorf("%w: two archive entries called %q", ErrCorrupt, f.Name)
-		}
-		raw, err := zs.read(f, int64(f.UncompressedSize64))
-		if err != nil {
-			return nil, err
-		}
-		t, err := ReadNPY(bytes.NewReader(raw), int64(len(raw)))
-		if err != nil {
-			return nil, fmt.Errorf("archive entry %q: %w", f.Name, err)
-		}
-		sd.Set(name, t)
-	}
-	return sd, nil
-}
-
-// WriteNPZ writes the tensors of sd atomically as an uncompressed archive of
-// .npy arrays. Meta is not written: the format has no place for it.
-func WriteNPZ(path string, sd *StateDict) error {
-	return WriteAtomic(path, func(w io.Writer) error {
-		z := zip.NewWriter(w)
-		for _, name := range sd.Names() {
-			e, err := z.CreateHeader(&zip.FileHeader{Name: name + ".npy", Method: zip.Store})
-			if err != nil {
-				return err
-			}
-			if err := encodeNPY(e, sd.tensors[name]); err != nil {
-				return fmt.Errorf("tensor %q: %w", name, err)
-			}
-		}
-		return z.Close()
-	})
 }

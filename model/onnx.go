@@ -55,7 +55,11 @@ func ReadONNX(r io.ReaderAt, size int64) (*StateDict, error) {
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
 		}
-		sd.Set(t.Name, &Tensor{Shape: t.Dims, Data: data})
+		own := &Tensor{Shape: t.Dims, Data: data}
+		if d := onnxTypes[t.Type]; d == F16 || d == BF16 {
+			own.Stored = d
+		}
+		sd.Set(t.Name, own)
 	}
 	if sd.Len() == 0 {
 		return nil, fmt.Errorf("%w: an ONNX model without weights", ErrFormat)

@@ -82,12 +82,12 @@ func TestEveryWayThatONNXHoldsNumbersIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]Tensor{
-		"raw": {[]int{1, 2}, []float32{1.5, 1.5}}, "floats": {[]int{2}, []float32{1.5, 1.5}}, "not packed": {[]int{2, 1}, []float32{1.5, 1.5}},
-		"doubles": {[]int{1}, []float64{-2.5}}, "scalar": {nil, []float64{-2.5}}, "int64": {[]int{2}, []int64{-1, 1 << 40}},
-		"one int64": {[]int{1}, []int64{7}}, "int32": {[]int{2}, []int32{-2, 3}}, "int16": {[]int{2}, []int16{-2, 3}}, "int8": {[]int{2}, []int8{-2, 3}},
-		"uint8": {[]int{2}, []uint8{200, 3}}, "uint16": {[]int{1}, []uint16{60000}}, "uint32": {[]int{1}, []uint32{1<<32 - 1}},
-		"uint64": {[]int{1}, []uint64{1<<64 - 1}}, "bool": {[]int{2}, []bool{false, true}}, "float16": {[]int{2}, []float32{1.5, -2}},
-		"bfloat16": {[]int{1}, []float32{1.5}}, "empty": {[]int{0, 3}, []float32{}},
+		"raw": {Shape: []int{1, 2}, Data: []float32{1.5, 1.5}}, "floats": {Shape: []int{2}, Data: []float32{1.5, 1.5}}, "not packed": {Shape: []int{2, 1}, Data: []float32{1.5, 1.5}},
+		"doubles": {Shape: []int{1}, Data: []float64{-2.5}}, "scalar": {Shape: nil, Data: []float64{-2.5}}, "int64": {Shape: []int{2}, Data: []int64{-1, 1 << 40}},
+		"one int64": {Shape: []int{1}, Data: []int64{7}}, "int32": {Shape: []int{2}, Data: []int32{-2, 3}}, "int16": {Shape: []int{2}, Data: []int16{-2, 3}}, "int8": {Shape: []int{2}, Data: []int8{-2, 3}},
+		"uint8": {Shape: []int{2}, Data: []uint8{200, 3}}, "uint16": {Shape: []int{1}, Data: []uint16{60000}}, "uint32": {Shape: []int{1}, Data: []uint32{1<<32 - 1}},
+		"uint64": {Shape: []int{1}, Data: []uint64{1<<64 - 1}}, "bool": {Shape: []int{2}, Data: []bool{false, true}}, "float16": {Shape: []int{2}, Data: []float32{1.5, -2}, Stored: F16},
+		"bfloat16": {Shape: []int{1}, Data: []float32{1.5}, Stored: BF16}, "empty": {Shape: []int{0, 3}, Data: []float32{}},
 	}
 	if sd.Len() != len(want) {
 		t.Errorf("%d tensors, want %d", sd.Len(), len(want))
@@ -156,7 +156,7 @@ func TestBadONNXIsRefused(t *testing.T) {
 
 // The exporter's files have what the checkpoints of the same networks have.
 func TestExportedNetworksHaveTheirCheckpointsTensors(t *testing.T) {
-	dir := filepath.Join("..", "resnet", "testdata")
+	dir := filepath.Join("..", "zoo", "testdata")
 	want, err := ReadFile(filepath.Join(dir, "cifar_pad.pth"))
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestExportedNetworksHaveTheirCheckpointsTensors(t *testing.T) {
 
 func FuzzONNX(f *testing.F) {
 	f.Add(onnxFile(initializer("w", 1, dims(1), bytesField(9, make([]byte, 4))), node("/a/Conv", "Conv", "x", "onnx::w")))
-	exported, err := os.ReadFile(filepath.Join("..", "resnet", "testdata", "cifar_pad_folded.onnx"))
+	exported, err := os.ReadFile(filepath.Join("..", "zoo", "testdata", "cifar_pad_folded.onnx"))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -1,9 +1,9 @@
 package model
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"math/big"
 	"strconv"
@@ -11,86 +11,45 @@ import (
 	"unicode/utf8"
 )
 
-// The values that an unpickler makes: nil, bool, int64, *big.Int, float64,
-// string, []byte, and these.
-type (
-	pyTuple []any
-	pyList  struct{ items []any }
-	pySet   struct{ items []any }
-	pyDict  struct{ keys, values []any } // in insertion order; a key may repeat, the last counts
-	// pyGlobal is an allowed global, not yet called.
-	pyGlobal struct{ module, name string }
-	// pyOpaque is a value that is read over: a dtype, a device.
-	pyOpaque struct{ what string }
-	// pyDtype is a numpy.dtype.
-	pyDtype struct{ code string }
-	// pyStorage is a reference to numbers stored elsewhere in the file.
-	pyStorage struct {
-		dtype DType // "" for untyped bytes
-		key   string
-		numel int
-		first int // element that a view starts at, in the legacy format
-	}
-	// pyTensor is a strided view of a storage.
-	pyTensor struct {
-		storage      *pyStorage
-		dtype        DType
-		offset       int
-		size, stride []int
-	}
-	pyMark struct{}
-)
-
-// allowed are the globals that a pickle may name, and the storage classes in
-// storageTypes. Calling them is done by call; none of it runs Python.
-var allowed = map[string]bool{
-	"collections.OrderedDict": true, "__builtin__.set": true, "builtins.set": true,
-	"__builtin__.frozenset": true, "builtins.frozenset": true, "_codecs.encode": true,
-	"torch._utils._rebuild_tensor": true, "torch._utils._rebuild_tensor_v2": true, "torch._utils._rebuild_tensor_v3": true,
-	"torch._utils._rebuild_parameter": true, "torch._utils._rebuild_parameter_with_state": true,
-	"torch.Size": true, "torch.device": true,
-	"numpy.dtype": true, "numpy.core.multiarray.scalar": true, "numpy._core.multiarray.scalar": true,
-}
-
-// storageTypes are torch's storage classes; "" is bytes without a type.
-var storageTypes = map[string]DType{
-	"DoubleStorage": F64, "FloatStorage": F32, "HalfStorage": F16, "BFloat16Storage": BF16,
-	"LongStorage": I64, "IntStorage": I32, "ShortStorage": I16, "CharStorage": I8, "ByteStorage": U8, "BoolStorage": Bool,
-	"UntypedStorage": "",
-}
-
-// torchTypes are torch's dtypes.
-var torchTypes = map[string]DType{
-	"float64": F64, "double": F64, "float32": F32, "float": F32, "float16": F16, "half": F16, "bfloat16": BF16,
-	"int64": I64, "long": I64, "int32": I32, "int": I32, "int16": I16, "short": I16, "int8": I8,
-	"uint64": U64, "uint32": U32, "uint16": U16, "uint8": U8, "bool": Bool,
-}
-
 // maxSteps bounds the instructions of a pickle. A checkpoint of a thousand
 // tensors has about fifty thousand.
 const maxSteps = 8 << 20
 
-// unpickler runs one pickle held in memory. What it makes is bounded by the
-// pickle's length: every instruction has at least one byte and makes one value
-// of fixed size, or one that holds values taken off the stack or a copy of its
-// own bytes. The few calls that copy a value they are given, which the memo
-// could feed to them again and again, are charged to budget.
+// unpickler runs one pickle. It makes plain values, containers, tensors and arrays, and
+// for anything else an object that stands for it; it calls nothing. What it makes is
+// charged, about as it takes memory, to a budget that the length of the pickle gives:
+// a pickle of one byte a value cannot make a hundred bytes of each without end.
 type unpickler struct {
-	data   []byte
-	pos    int
+	tape
 	where  string // for errors: "data.pkl"
 	stack  []any
-	memo   map[int]any
-	start  int // of the instruction at work
-	budget int
+	memo   []any
+	start  int64 // of the instruction at work
+	steps  int
+	budget int64
 	// seen, where not nil, collects the storages by key.
 	seen map[string]*pyStorage
+	// depth counts the pickles that this one lies in.
+	depth int
+	// inner, where not nil, is what the storages of this pickle lie in.
+	inner *legacyStorages
 }
 
-// spend charges n copied values.
+func newUnpickler(r io.ReaderAt, size int64, where string) *unpickler {
+	return &unpickler{tape: tape{r: r, size: size}, where: where}
+}
+
+// What values are charged: the place on the stack and in a container, and that of a
+// container itself.
+const (
+	valueCost     = 48
+	containerCost = 64
+)
+
+// spend charges n bytes.
 func (u *unpickler) spend(n int) error {
-	if u.budget -= n; u.budget < 0 {
-		return u.errorf(ErrCorrupt, "the pickle copies more than it holds")
+	if u.budget -= int64(n); u.budget < 0 {
+		return u.errorf(ErrCorrupt, "the pickle makes more than its %d bytes can mean", u.size)
 	}
 	return nil
 }
@@ -99,24 +58,27 @@ func (u *unpickler) errorf(kind error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w: %s at byte %d", u.where, kind, fmt.Sprintf(format, args...), u.start)
 }
 
+// take returns the next n bytes, which are valid until the next call.
 func (u *unpickler) take(n int) ([]byte, error) {
-	if n < 0 || n > len(u.data)-u.pos {
-		return nil, u.errorf(ErrCorrupt, "pickle needs %d more bytes, has %d,", n, len(u.data)-u.pos)
+	if n < 0 || int64(n) > u.left() {
+		return nil, u.errorf(ErrCorrupt, "pickle needs %d more bytes, has %d,", n, u.left())
 	}
-	b := u.data[u.pos : u.pos+n : u.pos+n]
-	u.pos += n
-	return b, nil
+	return u.next(int64(n))
 }
 
 // line is the text up to the next newline, as protocol 0 writes arguments.
 func (u *unpickler) line() (string, error) {
-	rest := u.data[u.pos:]
-	i := bytes.IndexByte(rest[:min(len(rest), 1<<16)], '\n')
-	if i < 0 {
+	text, ok, err := u.tape.line(64 << 20)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
 		return "", u.errorf(ErrCorrupt, "unterminated line")
 	}
-	u.pos += i + 1
-	return strings.TrimSuffix(string(rest[:i]), "\r"), nil
+	if err := u.spend(len(text) / 2); err != nil { // of what is not the file's own length
+		return "", err
+	}
+	return strings.TrimSuffix(text, "\r"), nil
 }
 
 func (u *unpickler) push(v any) { u.stack = append(u.stack, v) }
@@ -163,26 +125,33 @@ func (u *unpickler) sized(n int) ([]byte, error) {
 	for i := n - 1; i >= 0; i-- {
 		size = size<<8 | uint64(b[i])
 	}
-	if size > uint64(len(u.data)-u.pos) {
-		return nil, u.errorf(ErrCorrupt, "a length of %d with %d bytes left,", size, len(u.data)-u.pos)
+	if size > uint64(u.left()) {
+		return nil, u.errorf(ErrCorrupt, "a length of %d with %d bytes left,", size, u.left())
 	}
 	return u.take(int(size))
 }
 
-// run executes the pickle up to its STOP and returns the object.
+// run executes the pickle up to its STOP and returns the object. Pickles that follow each
+// other in a stream share one budget.
 func (u *unpickler) run() (any, error) {
-	u.memo = map[int]any{}
-	u.budget = len(u.data)
-	for steps := 0; ; steps++ {
+	u.memo = u.memo[:0]
+	if u.steps == 0 {
+		u.budget = 48<<20 + 4*min(u.size, 1<<40)
+	}
+	for ; ; u.steps++ {
 		u.start = u.pos
-		if steps == maxSteps {
+		if u.steps == maxSteps {
 			return nil, u.errorf(ErrUnsupported, "a pickle of more than %d instructions", maxSteps)
+		}
+		if err := u.spend(valueCost); err != nil {
+			return nil, err
 		}
 		op, err := u.take(1)
 		if err != nil {
 			return nil, err
 		}
 		if op[0] == '.' {
+			u.steps++
 			v, err := u.pop()
 			if err == nil && len(u.stack) > 0 {
 				return nil, u.errorf(ErrCorrupt, "%d values left on the stack", len(u.stack))
@@ -233,16 +202,25 @@ func (u *unpickler) step(op byte) error {
 		return u.number(op)
 	case 'S', 'V', 'T', 'U', 'X', 0x8c, 0x8d, 'B', 'C', 0x8e, 0x96:
 		return u.text(op)
-	case ']':
-		u.push(&pyList{})
-	case '}':
-		u.push(&pyDict{})
-	case ')':
-		u.push(pyTuple{})
-	case 0x8f:
-		u.push(&pySet{})
+	case ']', '}', ')', 0x8f:
+		if err := u.spend(containerCost); err != nil {
+			return err
+		}
+		switch op {
+		case ']':
+			u.push(&pyList{})
+		case '}':
+			u.push(&pyDict{})
+		case ')':
+			u.push(pyTuple{})
+		case 0x8f:
+			u.push(&pySet{})
+		}
 	case 'l', 't', 0x91, 'd':
 		items, err := u.popMark()
+		if err == nil {
+			err = u.spend(containerCost)
+		}
 		if err != nil {
 			return err
 		}
@@ -262,6 +240,9 @@ func (u *unpickler) step(op byte) error {
 		}
 	case 0x85, 0x86, 0x87: // TUPLE1..3
 		n := int(op - 0x84)
+		if err := u.spend(containerCost); err != nil {
+			return err
+		}
 		t := make(pyTuple, n)
 		for i := n - 1; i >= 0; i-- {
 			var err error
@@ -285,11 +266,7 @@ func (u *unpickler) step(op byte) error {
 		if err != nil {
 			return err
 		}
-		v, err := u.call(f, args)
-		if err != nil {
-			return err
-		}
-		u.push(v)
+		return u.instance(f, args)
 	case 'b': // BUILD
 		state, err := u.pop()
 		if err != nil {
@@ -299,14 +276,7 @@ func (u *unpickler) step(op byte) error {
 		if err != nil {
 			return err
 		}
-		switch obj.(type) {
-		case *pyDict, *pyTensor, pyDtype, *pySet:
-			// The attributes of an OrderedDict (_metadata), a tensor or a
-			// dtype: nothing in them is needed.
-			_ = state
-		default:
-			return u.errorf(ErrRefused, "setting the state of %s", describe(obj))
-		}
+		return u.build(obj, state)
 	case 'P': // PERSID
 		id, err := u.line()
 		if err != nil {
@@ -323,10 +293,48 @@ func (u *unpickler) step(op byte) error {
 			return err
 		}
 		u.push(s)
-	case 'i', 'o', 0x92: // INST, OBJ, NEWOBJ_EX
-		return u.errorf(ErrRefused, "building an object by instruction %#x", op)
-	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4
-		return u.errorf(ErrRefused, "an extension registry code")
+	case 'i': // INST
+		module, err := u.line()
+		if err != nil {
+			return err
+		}
+		name, err := u.line()
+		if err != nil {
+			return err
+		}
+		args, err := u.popMark()
+		if err != nil {
+			return err
+		}
+		return u.instance(pyGlobal{module, name}, pyTuple(args))
+	case 'o': // OBJ
+		args, err := u.popMark()
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return u.errorf(ErrCorrupt, "an object without a class")
+		}
+		return u.instance(args[0], pyTuple(args[1:]))
+	case 0x92: // NEWOBJ_EX
+		if _, err := u.pop(); err != nil { // arguments by name
+			return err
+		}
+		args, err := u.pop()
+		if err != nil {
+			return err
+		}
+		class, err := u.pop()
+		if err != nil {
+			return err
+		}
+		return u.instance(class, args)
+	case 0x82, 0x83, 0x84: // EXT1, EXT2, EXT4: a global by a number
+		b, err := u.take(1 << (op - 0x82))
+		if err != nil {
+			return err
+		}
+		u.push(pyGlobal{"extension registry", fmt.Sprint(b)})
 	default:
 		return u.errorf(ErrCorrupt, "unknown pickle instruction %#x", op)
 	}
@@ -431,8 +439,8 @@ func (u *unpickler) text(op byte) error {
 			}
 			s = s[1 : len(s)-1]
 		}
-		if strings.Contains(s, `\`) {
-			return u.errorf(ErrUnsupported, "escapes in a string of pickle protocol 0")
+		if s, err = unescape(s, op == 'V'); err != nil {
+			return u.errorf(ErrCorrupt, "string %s: %v", quoted(s), err)
 		}
 		u.push(s)
 		return nil
@@ -444,6 +452,9 @@ func (u *unpickler) text(op byte) error {
 	}
 	switch op {
 	case 'B', 'C', 0x8e, 0x96:
+		if len(b) <= windowSize { // larger ones have memory of their own
+			b = append([]byte{}, b...)
+		}
 		u.push(b)
 	case 'T', 'U':
 		// Python 2's str: text here, by whatever bytes it has.
@@ -455,6 +466,56 @@ func (u *unpickler) text(op byte) error {
 		u.push(string(b))
 	}
 	return nil
+}
+
+// unescape reads what a string of protocol 0 says by escapes: those of Python's repr, or,
+// in unicode text, only the code points.
+func unescape(s string, unicode bool) (string, error) {
+	if !strings.Contains(s, `\`) && utf8.ValidString(s) {
+		return s, nil
+	}
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if unicode && c >= 0x80 { // raw text is Latin-1
+			out = utf8.AppendRune(out, rune(c))
+			continue
+		}
+		if c != '\\' || i+1 == len(s) {
+			out = append(out, c)
+			continue
+		}
+		i++
+		digits := map[byte]int{'u': 4, 'U': 8}[s[i]]
+		if !unicode && s[i] == 'x' {
+			digits = 2
+		}
+		switch {
+		case digits > 0 && (unicode || s[i] == 'x'):
+			if len(s)-i-1 < digits {
+				return s, io.ErrUnexpectedEOF
+			}
+			v, err := strconv.ParseUint(s[i+1:i+1+digits], 16, 32)
+			if err != nil {
+				return s, err
+			}
+			if unicode {
+				out = utf8.AppendRune(out, rune(v))
+			} else {
+				out = append(out, byte(v))
+			}
+			i += digits
+		case unicode:
+			out = append(out, '\\', s[i])
+		default:
+			if c, ok := map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '\\': '\\', '\'': '\'', '"': '"'}[s[i]]; ok {
+				out = append(out, c)
+			} else {
+				out = append(out, '\\', s[i])
+			}
+		}
+	}
+	return string(out), nil
 }
 
 func (u *unpickler) fill(d *pyDict, items []any) error {
@@ -496,7 +557,11 @@ func (u *unpickler) extend(op byte) error {
 	switch c := obj.(type) {
 	case *pyList:
 		if op == 'a' || op == 'e' {
-			c.items = append(c.items, items...)
+			if len(c.items) == 0 {
+				c.items = items
+			} else {
+				c.items = append(c.items, items...)
+			}
 			return nil
 		}
 	case *pySet:
@@ -508,6 +573,14 @@ func (u *unpickler) extend(op byte) error {
 		if op == 's' || op == 'u' {
 			return u.fill(c, items)
 		}
+	case *pyObject:
+		if op == 's' || op == 'u' {
+			if c.items == nil {
+				c.items = &pyDict{}
+			}
+			return u.fill(c.items, items)
+		}
+		return nil // what a list or a set of another class holds is not needed
 	}
 	return u.errorf(ErrCorrupt, "adding to %s", describe(obj))
 }
@@ -541,22 +614,28 @@ func (u *unpickler) memory(op byte) error {
 	}
 	switch op {
 	case 'g', 'h', 'j':
-		v, ok := u.memo[key]
-		if !ok {
+		if key < 0 || key >= len(u.memo) || u.memo[key] == (pyGap{}) {
 			return u.errorf(ErrCorrupt, "memo has no entry %d", key)
 		}
-		u.push(v)
+		u.push(u.memo[key])
 		return nil
 	}
 	v, err := u.top()
 	if err != nil {
 		return err
 	}
+	// Picklers number what they keep from 0 or 1 on.
+	if key < 0 || key > u.steps+1 {
+		return u.errorf(ErrCorrupt, "memo entry %d after %d instructions", key, u.steps)
+	}
+	for key >= len(u.memo) {
+		u.memo = append(u.memo, pyGap{})
+	}
 	u.memo[key] = v
 	return nil
 }
 
-// global pushes an allowed global and refuses any other.
+// global pushes a global, which is no more than its name.
 func (u *unpickler) global(op byte) error {
 	var module, name string
 	if op == 'c' {
@@ -583,264 +662,6 @@ func (u *unpickler) global(op byte) error {
 			return u.errorf(ErrCorrupt, "a global named by %s and %s", describe(m), describe(n))
 		}
 	}
-	full := module + "." + name
-	_, isStorage := storageTypes[name]
-	_, isType := torchTypes[name]
-	switch {
-	case allowed[full]:
-	case isStorage && (module == "torch" || module == "torch.storage"):
-	case isType && module == "torch":
-	default:
-		return u.errorf(ErrRefused, "global %.200s", full)
-	}
 	u.push(pyGlobal{module, name})
 	return nil
-}
-
-// call stands for calling an allowed global.
-func (u *unpickler) call(f, args any) (any, error) {
-	g, ok := f.(pyGlobal)
-	if !ok {
-		return nil, u.errorf(ErrRefused, "calling %s", describe(f))
-	}
-	full := g.module + "." + g.name
-	a, ok := args.(pyTuple)
-	if !ok {
-		return nil, u.errorf(ErrCorrupt, "calling %s with %s", full, describe(args))
-	}
-	bad := func() (any, error) {
-		return nil, u.errorf(ErrCorrupt, "calling %s with %d arguments of the wrong kind", full, len(a))
-	}
-	switch full {
-	case "collections.OrderedDict":
-		d := &pyDict{}
-		if len(a) == 0 {
-			return d, nil
-		}
-		pairs, ok := a[0].(*pyList)
-		if !ok {
-			return bad()
-		}
-		if err := u.spend(len(pairs.items)); err != nil {
-			return nil, err
-		}
-		for _, p := range pairs.items {
-			switch p := p.(type) {
-			case pyTuple:
-				if len(p) != 2 {
-					return bad()
-				}
-				d.keys, d.values = append(d.keys, p[0]), append(d.values, p[1])
-			case *pyList:
-				if len(p.items) != 2 {
-					return bad()
-				}
-				d.keys, d.values = append(d.keys, p.items[0]), append(d.values, p.items[1])
-			default:
-				return bad()
-			}
-		}
-		return d, nil
-	case "__builtin__.set", "builtins.set", "__builtin__.frozenset", "builtins.frozenset":
-		if len(a) == 0 {
-			return &pySet{}, nil
-		}
-		if l, ok := a[0].(*pyList); ok {
-			return &pySet{l.items}, nil
-		}
-		return bad()
-	case "_codecs.encode":
-		// How protocol 2 writes bytes: text of code points below 256.
-		if len(a) != 2 {
-			return bad()
-		}
-		s, ok := a[0].(string)
-		if enc, ok2 := a[1].(string); !ok || !ok2 || enc != "latin1" {
-			return bad()
-		}
-		if err := u.spend(len(s)); err != nil {
-			return nil, err
-		}
-		b := make([]byte, 0, len(s))
-		for _, r := range s {
-			if r > 0xff {
-				return bad()
-			}
-			b = append(b, byte(r))
-		}
-		return b, nil
-	case "torch.Size":
-		if len(a) == 1 {
-			return a[0], nil
-		}
-		return bad()
-	case "torch.device":
-		return pyOpaque{"torch.device"}, nil
-	case "numpy.dtype":
-		if len(a) > 0 {
-			if s, ok := a[0].(string); ok {
-				return pyDtype{s}, nil
-			}
-		}
-		return bad()
-	case "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar":
-		return numpyScalar(a), nil
-	case "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state":
-		if len(a) > 0 {
-			if t, ok := a[0].(*pyTensor); ok {
-				return t, nil
-			}
-		}
-		return bad()
-	case "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3":
-		return u.tensor(g.name, a, bad)
-	}
-	return nil, u.errorf(ErrRefused, "calling %s", full)
-}
-
-// numpyScalar is the value of a NumPy number, or opaque.
-func numpyScalar(a pyTuple) any {
-	if len(a) == 2 {
-		d, ok := a[0].(pyDtype)
-		b, ok2 := a[1].([]byte)
-		if kind, known := npyKinds[strings.TrimLeft(d.code, "<|=")]; ok && ok2 && known && len(b) == kind.size() {
-			if v, err := decode(kind, b, false); err == nil {
-				t := &Tensor{Data: v}
-				if f, err := t.Float64s(); err == nil {
-					return f[0]
-				}
-			}
-		}
-	}
-	return pyOpaque{"numpy scalar"}
-}
-
-// tensor is (storage, offset, size, stride, …[, dtype]).
-func (u *unpickler) tensor(name string, a pyTuple, bad func() (any, error)) (any, error) {
-	if len(a) < 4 {
-		return bad()
-	}
-	s, ok := a[0].(*pyStorage)
-	offset, ok2 := a[1].(int64)
-	size, ok3 := ints(a[2])
-	stride, ok4 := ints(a[3])
-	if !ok || !ok2 || !ok3 || !ok4 || len(size) != len(stride) {
-		return bad()
-	}
-	t := &pyTensor{storage: s, dtype: s.dtype, offset: int(offset), size: size, stride: stride}
-	if name == "_rebuild_tensor_v3" {
-		if len(a) < 7 {
-			return bad()
-		}
-		g, ok := a[6].(pyGlobal)
-		if !ok {
-			return bad()
-		}
-		t.dtype = torchTypes[g.name]
-	}
-	if t.dtype == "" {
-		return nil, u.errorf(ErrUnsupported, "a tensor of untyped bytes")
-	}
-	return t, nil
-}
-
-// maxDims is the largest number of dimensions of a tensor, NumPy's.
-const maxDims = 64
-
-// ints reads a tuple or list of at most maxDims integers, none negative.
-func ints(v any) ([]int, bool) {
-	var items []any
-	switch v := v.(type) {
-	case pyTuple:
-		items = v
-	case *pyList:
-		items = v.items
-	default:
-		return nil, false
-	}
-	if len(items) > maxDims {
-		return nil, false
-	}
-	out := make([]int, len(items))
-	for i, x := range items {
-		n, ok := x.(int64)
-		if !ok || n < 0 || n > math.MaxInt {
-			return nil, false
-		}
-		out[i] = int(n)
-	}
-	return out, true
-}
-
-// storage reads a persistent id: ('storage', class, key, location, numel) and,
-// in the legacy format, a view (key, offset, size) or None.
-func (u *unpickler) storage(id any) (*pyStorage, error) {
-	t, ok := id.(pyTuple)
-	if !ok || len(t) < 5 || len(t) > 6 {
-		return nil, u.errorf(ErrCorrupt, "persistent id %s", describe(id))
-	}
-	kind, ok := t[0].(string)
-	class, ok2 := t[1].(pyGlobal)
-	key, ok3 := t[2].(string)
-	numel, ok4 := t[4].(int64)
-	if !ok || !ok2 || !ok3 || !ok4 || kind != "storage" || numel < 0 || numel > math.MaxInt/8 {
-		return nil, u.errorf(ErrCorrupt, "persistent id %s", describe(id))
-	}
-	dtype, ok := storageTypes[class.name]
-	if !ok {
-		return nil, u.errorf(ErrUnsupported, "a storage of class %s.%s", class.module, class.name)
-	}
-	s := &pyStorage{dtype: dtype, key: key, numel: int(numel)}
-	if len(t) == 6 && t[5] != nil {
-		view, ok := t[5].(pyTuple)
-		if !ok || len(view) != 3 {
-			return nil, u.errorf(ErrCorrupt, "storage view %s", describe(t[5]))
-		}
-		first, ok := view[1].(int64)
-		if !ok || first < 0 || first > numel {
-			return nil, u.errorf(ErrCorrupt, "storage view offset %s", describe(view[1]))
-		}
-		s.first = int(first)
-	}
-	if u.seen != nil {
-		if o, ok := u.seen[key]; ok && o.dtype != dtype {
-			return nil, u.errorf(ErrCorrupt, "storage %q is both %s and %s", key, o.dtype, dtype)
-		}
-		u.seen[key] = s
-	}
-	return s, nil
-}
-
-// describe names a value for an error, in few words.
-func describe(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case pyGlobal:
-		return v.module + "." + v.name
-	case string:
-		return fmt.Sprintf("the string %.40q", v)
-	case pyTuple:
-		return fmt.Sprintf("a tuple of %d", len(v))
-	case *pyList:
-		return "a list"
-	case *pyDict:
-		return "a dict"
-	case *pySet:
-		return "a set"
-	case *pyTensor:
-		return "a tensor"
-	case *pyStorage:
-		return "a storage"
-	case pyOpaque:
-		return v.what
-	case pyDtype:
-		return "a numpy.dtype"
-	case []byte:
-		return "bytes"
-	case *big.Int:
-		return "a large integer"
-	default:
-		return fmt.Sprint(v) // bool, int64, float64
-	}
 }

@@ -68,11 +68,11 @@ func ReadSafetensors(r io.ReaderAt, size int64) (*StateDict, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: tensor %q: %w", ErrCorrupt, name, err)
 		}
-		v, err := decode(e.DType, raw, false)
+		t, err := newTensor(e.DType, e.Shape, raw, false)
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", name, err)
 		}
-		sd.Set(name, &Tensor{Shape: e.Shape, Data: v})
+		sd.Set(name, t)
 	}
 	sd.reorder(sd.Meta[orderKey])
 	delete(sd.Meta, orderKey)
@@ -172,7 +172,7 @@ func encodeSafetensors(w io.Writer, sd *StateDict) error {
 		}
 	}
 	sort.Slice(names, func(i, j int) bool {
-		a, b := sd.tensors[names[i]].DType().size(), sd.tensors[names[j]].DType().size()
+		a, b := sd.tensors[names[i]].FileType().size(), sd.tensors[names[j]].FileType().size()
 		return a > b || a == b && names[i] < names[j]
 	})
 	order, err := json.Marshal(sd.names)
@@ -188,12 +188,12 @@ func encodeSafetensors(w io.Writer, sd *StateDict) error {
 	var at uint64
 	for _, name := range names {
 		t := sd.tensors[name]
-		n := uint64(t.Len() * t.DType().size())
+		n := uint64(t.Len() * t.FileType().size())
 		shape := t.Shape
 		if shape == nil {
 			shape = []int{}
 		}
-		header[name] = safetensorsEntry{t.DType(), shape, []uint64{at, at + n}}
+		header[name] = safetensorsEntry{t.FileType(), shape, []uint64{at, at + n}}
 		at += n
 	}
 	text, err := json.Marshal(header)
@@ -213,7 +213,8 @@ func encodeSafetensors(w io.Writer, sd *StateDict) error {
 	}
 	var buf []byte
 	for _, name := range names {
-		if buf, err = appendBytes(buf[:0], sd.tensors[name].Data); err != nil {
+		t := sd.tensors[name]
+		if buf, err = t.appendAs(buf[:0], t.FileType()); err != nil {
 			return fmt.Errorf("tensor %q: %w", name, err)
 		}
 		if _, err := w.Write(buf); err != nil {

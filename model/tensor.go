@@ -3,7 +3,6 @@ package model
 import (
 	"errors"
 	"fmt"
-	"math"
 )
 
 // Errors that others wrap.
@@ -65,6 +64,35 @@ type Tensor struct {
 	// []int64, []int32, []int16, []int8, []uint64, []uint32, []uint16, []uint8
 	// or []bool.
 	Data any
+	// Stored is F16 or BF16 where float32 elements are in a file of that type: one they
+	// came from, which has them exactly, or one to be written, which rounds them.
+	Stored DType
+}
+
+// newTensor makes a tensor of the bytes of a file.
+func newTensor(d DType, shape []int, raw []byte, big bool) (*Tensor, error) {
+	v, err := decode(d, raw, big)
+	t := &Tensor{Shape: shape, Data: v}
+	if d == F16 || d == BF16 {
+		t.Stored = d
+	}
+	return t, err
+}
+
+// wide is the number of bytes of an element in memory.
+func (d DType) wide() int {
+	if d == F16 || d == BF16 {
+		return 4
+	}
+	return d.size()
+}
+
+// FileType is the type that the elements have in a file: Stored, or DType.
+func (t *Tensor) FileType() DType {
+	if t.Stored != "" && t.DType() == F32 {
+		return t.Stored
+	}
+	return t.DType()
 }
 
 // DType is the type of the elements, "" if Data is none of the slices listed.
@@ -124,7 +152,7 @@ func (t *Tensor) Float32s() ([]float32, error) {
 }
 
 // Float64s returns the elements as float64: Data itself where it is that, else
-// widened; integers above 2⁵³ are rounded. Booleans are an error.
+// widened; integers above 2⁵³ are rounded, and booleans are 0 and 1.
 func (t *Tensor) Float64s() ([]float64, error) {
 	switch v := t.Data.(type) {
 	case []float64:
@@ -147,6 +175,14 @@ func (t *Tensor) Float64s() ([]float64, error) {
 		return convert[uint16, float64](v), nil
 	case []uint8:
 		return convert[uint8, float64](v), nil
+	case []bool:
+		out := make([]float64, len(v))
+		for i, b := range v {
+			if b {
+				out[i] = 1
+			}
+		}
+		return out, nil
 	}
 	return nil, fmt.Errorf("%w: elements are %s, want numbers", ErrUnsupported, t.DType())
 }
@@ -191,6 +227,8 @@ type StateDict struct {
 	tensors map[string]*Tensor
 	// Meta is what the file says beside its tensors. It is never nil.
 	Meta map[string]string
+	// Source says where in its file the state dict lay.
+	Source Source
 }
 
 // NewStateDict returns an empty state dict.
@@ -275,18 +313,4 @@ func firstNotFinite[T float32 | float64](v []T) int {
 		}
 	}
 	return -1
-}
-
-// halfToFloat32 widens an IEEE 754 binary16, exactly.
-func halfToFloat32(h uint16) float32 {
-	sign := uint32(h>>15) << 31
-	exp, frac := uint32(h>>10&0x1f), uint32(h&0x3ff)
-	switch exp {
-	case 0:
-		// Zero or subnormal: frac·2⁻²⁴.
-		return math.Float32frombits(math.Float32bits(float32(frac)*0x1p-24) | sign)
-	case 0x1f:
-		return math.Float32frombits(sign | 0x7f800000 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
 }

@@ -19,17 +19,21 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lowrank-go/lowrank/internal/onnxpb"
+	"github.com/lowrank-go/lowrank/internal/realdata"
 )
 
-// Folders of models that a machine may have.
+// Models that a machine may have: the real ones, and those of Debian's libonnx-testdata.
 const (
-	realModels  = "../../shared/data/onnx"
+	realModels  = "real"
 	conformance = "/usr/share/libonnx-testdata/data"
 )
 
 func modelFiles(t testing.TB, dir string) []string {
 	t.Helper()
 	var files []string
+	if dir == realModels {
+		dir = realdata.Path(t, "onnx")
+	}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".onnx") {
 			files = append(files, path)

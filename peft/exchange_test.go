@@ -126,7 +126,7 @@ func TestTargetsMatchAsPEFTDoes(t *testing.T) {
 		}
 	}
 	for module, want := range map[string]float64{"conv1": 3, "layer1.conv1": 3, "myconv1": 1, "conv12": 1} {
-		if got, err := (ordered{{"conv1", 3}}).of(module, 1); err != nil || got != want {
+		if got, err := (ordered{{key: "conv1", value: 3}}).of(module, 1); err != nil || got != want {
 			t.Errorf("pattern conv1 on %s: %g, %v", module, got, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package peft
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/internal/infile"
 	"github.com/lowrank-go/lowrank/model"
 )
 
@@ -24,14 +26,25 @@ const (
 // peftPrefix begins the name of every tensor of a PEFT adapter.
 const peftPrefix = "base_model.model."
 
+// ReadPEFT is Base.ReadPEFT where no more than the sites of the base is known.
+func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
+	return Base{Sites: sites}.ReadPEFT(context.Background(), dir)
+}
+
 // ReadPEFT reads an adapter that Hugging Face's PEFT saved, the directory's
-// adapter_config.json and adapter_model.safetensors, or the .bin of old versions, for a base with the given sites:
+// adapter_config.json and adapter_model.safetensors, or the .bin of old versions, for the base:
 // LoRA with and without DoRA, LoHa, LoKr, and modules_to_save, which become Extra. The
 // batch-norm policy follows from which tensors those are. Errors wrap ErrFile, or
 // ErrLossy for a LoRA of a kernel in groups, which PEFT runs but which is no change of
 // the kernel.
-func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
-	config, err := os.ReadFile(filepath.Join(dir, peftConfig))
+//
+// Where the adapter was started by PiSSA or OLoRA, PEFT has taken the start out of the
+// base's kernel: the change is the learned product less the start's, which is computed
+// again of the base, a LoRA of twice the rank. Starts that cannot be computed again
+// (CorDA, LoftQ and others) are refused by name.
+func (b Base) ReadPEFT(ctx context.Context, dir string) (*Adapter, error) {
+	const mostConfig = 16 << 20
+	config, err := infile.Read(ctx, filepath.Join(dir, peftConfig), mostConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -39,11 +52,11 @@ func ReadPEFT(dir string, sites []Site) (*Adapter, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		path = filepath.Join(dir, "adapter_model.bin") // of versions before 0.7
 	}
-	sd, err := model.ReadFile(path)
+	sd, err := model.ReadOptions{}.ReadFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	a, err := DecodePEFT(config, sd, sites)
+	a, err := b.DecodePEFT(config, sd)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -58,14 +71,22 @@ var peftNames = map[string]string{
 	"lora_A.weight": pubDown, "lora_B.weight": pubUp, "lora_magnitude_vector": pubMagnitude,
 }
 
+// moduleMagnitude is what lora_magnitude_vector is called in a module's state.
+const moduleMagnitude = "lora_magnitude_vector.weight"
+
 // hadamardNames are the published names of LoHa and LoKr.
 var hadamardNames = []string{
 	"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
 	"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
 }
 
-// DecodePEFT is ReadPEFT for the content of the two files.
+// DecodePEFT is Base.DecodePEFT where no more than the sites of the base is known.
 func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, error) {
+	return Base{Sites: sites}.DecodePEFT(config, sd)
+}
+
+// DecodePEFT is ReadPEFT for the content of the two files.
+func (b Base) DecodePEFT(config []byte, sd *model.StateDict) (*Adapter, error) {
 	c := hfConfig{R: 8} // PEFT's own default
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrFile, peftConfig, err)
@@ -73,22 +94,41 @@ func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, err
 	switch c.Type {
 	case "LORA", "LOHA", "LOKR":
 	default:
-		return nil, fmt.Errorf("%w: %s: peft_type %q; this reads LORA, LOHA and LOKR", ErrFile, peftConfig, c.Type)
+		return nil, fmt.Errorf("%w: %s: peft_type %s; this reads LORA, LOHA and LOKR", ErrFile, peftConfig, short(c.Type))
 	}
 	if c.FanInOut {
 		return nil, fmt.Errorf("%w: %s: fan_in_fan_out, which no convolution has", ErrFile, peftConfig)
 	}
+	if err := c.compile(); err != nil {
+		return nil, err
+	}
+	start, err := c.start()
+	if err != nil {
+		return nil, err
+	}
 	if err := sd.CheckFinite(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
-	at := index(sites)
+	at := index(b.Sites)
 	found := map[string]map[string]*model.Tensor{}
+	biases := map[string]*model.Tensor{}
 	a := &Adapter{Extra: model.NewStateDict()}
 	var names []string
+	adapter := "" // by which a file that save_pretrained did not write calls it
 	for _, full := range sd.Names() {
 		name, ok := strings.CutPrefix(full, peftPrefix)
 		if !ok {
-			return nil, fmt.Errorf("%w: tensor %q does not begin with %q", ErrFile, full, peftPrefix)
+			return nil, fmt.Errorf("%w: tensor %s does not begin with %q", ErrFile, short(full), peftPrefix)
+		}
+		name, called := withoutAdapter(name)
+		switch {
+		case called != "" && adapter != "" && called != adapter:
+			return nil, fmt.Errorf("%w: tensors of two adapters, %s and %s; save_pretrained writes them apart", ErrFile, short(adapter), short(called))
+		case called != "":
+			adapter = called
+		}
+		if name == "" { // the module that one of modules_to_save stands for
+			continue
 		}
 		t, _ := sd.Get(full)
 		module, param := splitPEFT(name)
@@ -97,7 +137,11 @@ func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, err
 			continue
 		}
 		if _, ok := at[module]; !ok {
-			return nil, fmt.Errorf("%w: %q is of a module that the base does not have", ErrFile, full)
+			return nil, fmt.Errorf("%w: %s is of a module that the base does not have", ErrFile, short(full))
+		}
+		if param == "lora_B.bias" {
+			biases[module] = t
+			continue
 		}
 		if found[module] == nil {
 			found[module] = map[string]*model.Tensor{}
@@ -107,9 +151,23 @@ func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, err
 	}
 	for _, name := range names {
 		site := at[name]
+		if c.DoRA && found[name][pubMagnitude] == nil {
+			return nil, fmt.Errorf("%w: %s: use_dora by %s, but the file has no norms (lora_magnitude_vector) of it", ErrFile, name, peftConfig)
+		}
 		d, err := site.unpublish(found[name], func(rank int) (float64, error) { return c.scale(name, rank) })
 		if err != nil {
 			return nil, err
+		}
+		if bias := biases[name]; bias != nil {
+			// It is behind the up factor, and scaled as that.
+			if err := b.addBias(a.Extra, site, bias, d.Lambda(), "a bias of lora_B"); err != nil {
+				return nil, err
+			}
+		}
+		if start != nil {
+			if d, err = b.lessStart(site, d, start); err != nil {
+				return nil, err
+			}
 		}
 		a.Modules = append(a.Modules, Module{name, site.Linear, d})
 	}
@@ -118,6 +176,26 @@ func DecodePEFT(config []byte, sd *model.StateDict, sites []Site) (*Adapter, err
 		a.Extra = nil
 	}
 	return a, nil
+}
+
+// withoutAdapter takes out of a name that of the adapter, which PEFT puts behind a
+// parameter or before its last part in a module's state and leaves out in files:
+// "m.lora_A.default.weight". A name of the module that one of modules_to_save stands for
+// becomes empty.
+func withoutAdapter(name string) (short, adapter string) {
+	parts := strings.Split(name, ".")
+	for i, p := range parts {
+		switch {
+		case p == "original_module":
+			return "", ""
+		case p == "modules_to_save" && i+2 < len(parts):
+			return strings.Join(append(slices.Clone(parts[:i]), parts[i+2:]...), "."), parts[i+1]
+		case !strings.HasPrefix(p, "lora_") && !slices.Contains(hadamardNames, p):
+		case i+1 < len(parts) && parts[i+1] != "weight" && parts[i+1] != "bias":
+			return strings.Join(append(slices.Clone(parts[:i+1]), parts[i+2:]...), "."), parts[i+1]
+		}
+	}
+	return name, ""
 }
 
 // index finds sites by name.
@@ -135,6 +213,9 @@ func splitPEFT(name string) (module, param string) {
 		if m, ok := strings.CutSuffix(name, "."+suffix); ok {
 			return m, published
 		}
+	}
+	if m, ok := strings.CutSuffix(name, "."+moduleMagnitude); ok {
+		return m, pubMagnitude
 	}
 	m, last := splitName(name)
 	if slices.Contains(hadamardNames, last) || strings.HasPrefix(last, "lora_") {
@@ -238,10 +319,10 @@ func EncodePEFT(a *Adapter, base string) ([]byte, *model.StateDict, error) {
 			return nil, nil, fmt.Errorf("%s: %w", m.Name, err)
 		}
 		if rank != c.R {
-			c.RankPattern = append(c.RankPattern, pattern{exact(m.Name, modules), float64(rank)})
+			c.RankPattern = append(c.RankPattern, pattern{key: exact(m.Name, modules), value: float64(rank)})
 		}
 		if al != c.alphaValue() {
-			c.AlphaPattern = append(c.AlphaPattern, pattern{exact(m.Name, modules), al})
+			c.AlphaPattern = append(c.AlphaPattern, pattern{key: exact(m.Name, modules), value: al})
 		}
 		targets = append(targets, regexp.QuoteMeta(m.Name))
 		for _, t := range tensors {
@@ -287,7 +368,7 @@ func WritePEFT(dir string, a *Adapter, base string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	if err := model.WriteSafetensors(filepath.Join(dir, peftTensors), sd); err != nil {

@@ -24,6 +24,8 @@ type hfConfig struct {
 	Stabilised   bool     `json:"use_rslora,omitempty"`
 	DoRA         bool     `json:"use_dora,omitempty"`
 	FanInOut     bool     `json:"fan_in_fan_out,omitempty"`
+	// Start is how LoRA's factors were initialised: true, false or a name.
+	Start json.RawMessage `json:"init_lora_weights,omitempty"`
 	// LoHa's and LoKr's.
 	Effective bool            `json:"use_effective_conv2d,omitempty"`
 	Both      bool            `json:"decompose_both,omitempty"`
@@ -40,6 +42,84 @@ type ordered []pattern
 type pattern struct {
 	key   string
 	value float64
+	re    *regexp.Regexp // of compile
+}
+
+// Bounds on the patterns of a file: of a network of a thousand layers there may be one a
+// layer.
+const (
+	mostPatterns = 1 << 14
+	mostPattern  = 4 << 10
+	mostText     = 1 << 20
+)
+
+// compile compiles the patterns, once for all modules.
+func (c *hfConfig) compile() error {
+	text := 0
+	for _, o := range []ordered{c.RankPattern, c.AlphaPattern} {
+		if len(o) > mostPatterns {
+			return fmt.Errorf("%w: %s: %d patterns; at most %d are read", ErrFile, peftConfig, len(o), mostPatterns)
+		}
+		for i := range o {
+			if err := o[i].compile(); err != nil {
+				return err
+			}
+			text += len(o[i].key)
+		}
+	}
+	if text > mostText {
+		return fmt.Errorf("%w: %s: patterns of %d bytes; at most %d are read", ErrFile, peftConfig, text, mostText)
+	}
+	return nil
+}
+
+func (p *pattern) compile() (err error) {
+	if len(p.key) > mostPattern {
+		return fmt.Errorf("%w: pattern %s of %d bytes; at most %d are read", ErrFile, short(p.key), len(p.key), mostPattern)
+	}
+	if regexp.QuoteMeta(strings.ReplaceAll(p.key, ".", "")) == strings.ReplaceAll(p.key, ".", "") {
+		return nil // a plain name, in which a dot may stand for any character
+	}
+	if p.re, err = regexp.Compile(`^(?:.*\.)?(?:` + p.key + `)$`); err != nil {
+		return fmt.Errorf("%w: pattern %s: %w", ErrFile, short(p.key), err)
+	}
+	return nil
+}
+
+// matches reports whether the pattern, as a regular expression, matches a module's name or
+// what follows a dot in it.
+func (p *pattern) matches(module string) bool {
+	if p.re != nil {
+		return p.re.MatchString(module)
+	}
+	at := len(module) - len(p.key)
+	if at < 0 || at > 0 && module[at-1] != '.' {
+		return false
+	}
+	for i := range len(p.key) {
+		if c := p.key[i]; c != '.' && c != module[at+i] || module[at+i] == '\n' {
+			return false
+		}
+	}
+	return true
+}
+
+// start is the start that has to be taken out of the learned product again, nil where the
+// base was left as it is. The error names one that cannot be computed.
+func (c *hfConfig) start() (start, error) {
+	var name string
+	if c.Type != "LORA" || json.Unmarshal(c.Start, &name) != nil {
+		return nil, nil // LoHa's and LoKr's, and true, false and null, leave the base alone
+	}
+	switch name := strings.ToLower(name); name {
+	case "", "gaussian", "eva", "orthogonal", "mica":
+		return nil, nil
+	case "pissa":
+		return pissa, nil
+	case "olora":
+		return olora, nil
+	}
+	return nil, fmt.Errorf("%w: %s: init_lora_weights %s: such a start changes the base's kernels, by what cannot be computed again of the base alone; save the adapter with path_initial_model_for_weight_conversion, which makes a plain LoRA of it", ErrFile, peftConfig, short(name))
 }
 
 // UnmarshalJSON reads an object or null.
@@ -92,18 +172,11 @@ func (o ordered) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// of is the value for a module: that of the first key that, as a regular expression,
-// matches its name or what follows a dot in it.
+// of is the value for a module: that of the first key that matches its name.
 func (o ordered) of(module string, otherwise float64) (float64, error) {
-	for _, p := range o {
-		if p.key == module {
-			return p.value, nil
-		}
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + p.key + `)$`)
-		if err != nil {
-			return 0, fmt.Errorf("%w: pattern %q: %w", ErrFile, p.key, err)
-		}
-		if re.MatchString(module) {
+	for i := range o {
+		p := &o[i]
+		if p.key == module || p.matches(module) {
 			return p.value, nil
 		}
 	}
@@ -114,7 +187,7 @@ func (o ordered) of(module string, otherwise float64) (float64, error) {
 // 0.14 looked up where no pattern matched, or, where that would match another module
 // whose name ends with it, what later versions take only at the beginning.
 func exact(module string, modules []Module) string {
-	plain := ordered{{module, 1}}
+	plain := ordered{{key: module, value: 1}}
 	for _, m := range modules {
 		if v, err := plain.of(m.Name, 0); err != nil || v != 0 && m.Name != module {
 			return "^" + regexp.QuoteMeta(module)

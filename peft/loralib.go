@@ -2,27 +2,44 @@ package peft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/lowrank-go/lowrank/model"
 )
 
+// DecodeLoralib is Base.DecodeLoralib where no more than the sites of the base is known.
+func DecodeLoralib(sd *model.StateDict, sites []Site, alpha float64) (*Adapter, error) {
+	return Base{Sites: sites}.DecodeLoralib(sd, alpha)
+}
+
 // DecodeLoralib reads what loralib's lora_state_dict returns, lora_A and lora_B of
-// convolutions and linear layers, for a base with the given sites; other tensors, of
+// convolutions and linear layers; other tensors, of
 // biases and of what else was saved with them, become Extra. The file has no α: λ is
 // alpha over each module's rank. A convolution becomes LoRAView, which of a 1×1 kernel
-// is LoRA. Errors wrap ErrFile.
-func DecodeLoralib(sd *model.StateDict, sites []Site, alpha float64) (*Adapter, error) {
+// is LoRA. Of a whole checkpoint, where the convolution of a changed layer is called
+// X.conv, the kernels of changed layers must be the base's, and are left out. Errors wrap
+// ErrFile, and ErrBase for kernels that are not.
+func (b Base) DecodeLoralib(sd *model.StateDict, alpha float64) (*Adapter, error) {
 	if err := sd.CheckFinite(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
-	at := index(sites)
+	at := index(b.Sites)
 	a := &Adapter{Extra: model.NewStateDict()}
 	r := newReader(sd)
 	for _, name := range sd.Names() {
 		t, _ := sd.Get(name)
 		module, param := splitName(name)
 		if !strings.HasPrefix(param, "lora_") {
+			if inner, ok := strings.CutSuffix(module, ".conv"); ok && at[inner] != nil && at[module] == nil {
+				module, name = inner, inner+"."+param
+			}
+			if _, changed := sd.Get(module + ".lora_A"); changed && param == "weight" {
+				if err := b.sameKernel(module, t); err != nil {
+					return nil, err
+				}
+				continue
+			}
 			a.Extra.Set(name, t)
 			continue
 		}
@@ -69,6 +86,30 @@ func DecodeLoralib(sd *model.StateDict, sites []Site, alpha float64) (*Adapter, 
 		a.Extra = nil
 	}
 	return a, nil
+}
+
+// sameKernel reports a kernel beside a change that is not the base's. Where the base is not
+// at hand it cannot be told.
+func (b Base) sameKernel(module string, t *model.Tensor) error {
+	if b.State == nil {
+		return fmt.Errorf("%w: the kernel of %s stands beside its change, and the base's is not at hand", ErrLossy, module)
+	}
+	was, ok := b.State.Get(module + ".weight")
+	if ok {
+		x, err := was.Float32s()
+		if err != nil {
+			return err
+		}
+		y, err := t.Float32s()
+		if err != nil {
+			return err
+		}
+		ok = slices.Equal(x, y)
+	}
+	if !ok {
+		return fmt.Errorf("%w: the kernel of %s in the file, beside its change, is not the base's (loralib merges the change into it in eval mode)", ErrBase, module)
+	}
+	return nil
 }
 
 // EncodeLoralib is an adapter of LoRAView changes as loralib's state dict. Other kinds,

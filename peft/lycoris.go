@@ -2,7 +2,6 @@ package peft
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/lowrank-go/lowrank/model"
@@ -24,38 +23,77 @@ func flatName(prefix, module string) string {
 	return prefix + "_" + strings.ReplaceAll(module, ".", "_")
 }
 
-// DecodeLyCORIS reads the tensors of a LyCORIS or kohya file, for a base with the given
-// sites: LoCon (LoRA) with and without a mid (Tucker2), LoHa, LoKr, full changes, and
-// DoRA's norms of outputs. λ is α/rank, and 1 where there is no α or it is 0, and for a
-// LoKr whose factors are both whole. Changes of biases are taken where they are zero.
-// prefix is what the names begin with, LyCORISPrefix if empty.
-// Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups and a
-// change of a bias.
+// DecodeLyCORIS is Base.DecodeLyCORIS where no more than the sites of the base is known.
 func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, error) {
-	if prefix == "" {
-		prefix = LyCORISPrefix
-	}
+	return Base{Sites: sites}.DecodeLyCORIS(sd, prefix)
+}
+
+// DecodeLyCORIS reads the tensors of a LyCORIS or kohya file: LoCon (LoRA) with and
+// without a mid (Tucker2), LoHa, LoKr, full changes, and DoRA's norms of outputs or, as
+// whole changes, of inputs. λ is α/rank, and 1 where there is no α or it is 0, and for a
+// LoKr whose factors are both whole. Changes of biases and norms become Extra tensors,
+// the base's with the change in them.
+// prefix is what the names begin with; where it is empty, it is found: what all names
+// begin with so that modules of the base follow.
+// Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups, and, where the
+// base's tensors are not at hand, for what adds to them.
+func (b Base) DecodeLyCORIS(sd *model.StateDict, prefix string) (*Adapter, error) {
 	if err := sd.CheckFinite(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
+	if prefix == "" {
+		var err error
+		if prefix, err = b.lycorisPrefix(sd); err != nil {
+			return nil, err
+		}
+	}
 	byName := map[string]*Site{}
-	for i, s := range sites {
+	for i, s := range b.Sites {
 		name := flatName(prefix, s.Name)
 		if other := byName[name]; other != nil {
 			return nil, fmt.Errorf("%w: %s and %s have one name in such a file", ErrFile, s.Name, other.Name)
 		}
-		byName[name] = &sites[i]
+		byName[name] = &b.Sites[i]
 	}
-	a := &Adapter{Norm: NormFrozen}
+	others := map[string]string{} // modules of the base that are no sites: norms
+	for _, m := range b.modules() {
+		others[flatName(prefix, m)] = m
+	}
+	a := &Adapter{Norm: NormFrozen, Extra: model.NewStateDict()}
 	found := map[string]map[string]*model.Tensor{}
 	alphas := map[string]float64{}
+	norms := map[string]*model.Tensor{}
 	var names []string
 	for _, full := range sd.Names() {
 		module, param, _ := strings.Cut(full, ".")
-		if byName[module] == nil {
-			return nil, fmt.Errorf("%w: %q is of a module that the base does not have", ErrFile, full)
-		}
 		t, _ := sd.Get(full)
+		if param == "w_norm" || param == "b_norm" {
+			to := map[string]string{"w_norm": ".weight", "b_norm": ".bias"}[param]
+			name, ok := others[module]
+			if !ok && b.State == nil {
+				return nil, fmt.Errorf("%w: %s changes a norm, whose values are the base's and not in the file", ErrLossy, short(full))
+			}
+			if !ok {
+				return nil, fmt.Errorf("%w: %s changes a norm that the base does not have", ErrFile, short(full))
+			}
+			if err := b.addTo(a.Extra, name+to, t, 1, short(full)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if byName[module] == nil {
+			return nil, fmt.Errorf("%w: %s is of a module that the base does not have", ErrFile, short(full))
+		}
+		if what := Algorithm(param); what != "" {
+			return nil, fmt.Errorf("%w: %s is of %s, which is not read; LoCon, LoHa, LoKr, full and norm are", ErrFile, short(full), what)
+		}
+		if param == "diff_b" {
+			// LyCORIS writes one for each layer that has a bias, trained or not.
+			if err := b.addBias(a.Extra, byName[module], t, 1, short(full)); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if found[module] == nil {
 			found[module] = map[string]*model.Tensor{}
 			names = append(names, module)
@@ -63,25 +101,21 @@ func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, 
 		if param == "alpha" {
 			v, err := t.Float64s()
 			if err != nil || len(v) != 1 {
-				return nil, fmt.Errorf("%w: %q has shape %v, want one number", ErrFile, full, t.Shape)
+				return nil, fmt.Errorf("%w: %s has shape %v, want one number", ErrFile, short(full), t.Shape)
 			}
 			alphas[module] = v[0]
-			continue
-		}
-		if param == "diff_b" {
-			// LyCORIS writes one for each layer that has a bias, trained or not.
-			v, err := t.Float64s()
-			if err != nil || slices.ContainsFunc(v, func(x float64) bool { return x != 0 }) {
-				return nil, fmt.Errorf("%w: %q changes a bias, whose values are the base's and not in the file", ErrLossy, full)
-			}
 			continue
 		}
 		if p, ok := lycorisNames[param]; ok {
 			param = p
 		}
-		if o := byName[module].Shape[0]; param == pubMagnitude && (len(t.Shape) == 0 || t.Shape[0] != o) {
+		if shape := byName[module].Shape; param == pubMagnitude && (len(t.Shape) == 0 || t.Shape[0] != shape[0] || t.Len() != shape[0]) {
 			// Versions before 3.2 took norms of the input channels.
-			return nil, fmt.Errorf("%w: %q has shape %v, want norms of %d outputs", ErrFile, full, t.Shape, o)
+			if len(t.Shape) < 2 || t.Shape[0] != 1 || t.Shape[1] != shape[1] || t.Len() != shape[1] {
+				return nil, fmt.Errorf("%w: %s has shape %v, want norms of %d outputs or %d inputs", ErrFile, short(full), t.Shape, shape[0], shape[1])
+			}
+			norms[module] = t
+			continue
 		}
 		found[module][param] = t
 	}
@@ -96,9 +130,79 @@ func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, 
 		if err != nil {
 			return nil, err
 		}
+		if m := norms[name]; m != nil {
+			if d, err = b.inputNorms(site, d, m); err != nil {
+				return nil, err
+			}
+		}
 		a.Modules = append(a.Modules, Module{site.Name, site.Linear, d})
 	}
+	if a.Extra.Len() == 0 {
+		a.Extra = nil
+	} else {
+		a.Norm = policyOf(a.Extra)
+	}
 	return a, nil
+}
+
+// modules lists the modules of the base's tensors.
+func (b Base) modules() []string {
+	if b.State == nil {
+		return nil
+	}
+	var list []string
+	seen := map[string]bool{}
+	for _, name := range b.State.Names() {
+		if m, _ := splitName(name); m != "" && !seen[m] {
+			seen[m] = true
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
+// lycorisPrefix finds what the names in a file begin with.
+func (b Base) lycorisPrefix(sd *model.StateDict) (string, error) {
+	modules := b.modules()
+	for _, s := range b.Sites {
+		modules = append(modules, s.Name)
+	}
+	flat := map[string]bool{}
+	for _, m := range modules {
+		flat[flatName("", m)] = true
+	}
+	fits := func(prefix string) bool {
+		for _, full := range sd.Names() {
+			module, _, _ := strings.Cut(full, ".")
+			rest, ok := strings.CutPrefix(module, prefix)
+			if !ok || !flat[rest] {
+				return false
+			}
+		}
+		return true
+	}
+	if sd.Len() == 0 || fits(LyCORISPrefix) {
+		return LyCORISPrefix, nil
+	}
+	first, _, _ := strings.Cut(sd.Names()[0], ".")
+	for i := len(first) - 1; i > 0; i-- { // the shortest rest that is a module
+		if first[i] == '_' && flat[first[i:]] && fits(first[:i]) {
+			return first[:i], nil
+		}
+	}
+	// What is wrong is told by the names that begin as usual, or else here.
+	common := first
+	for _, full := range sd.Names() {
+		for !strings.HasPrefix(full, common) {
+			common = common[:len(common)-1]
+		}
+	}
+	for _, p := range []string{LyCORISPrefix, "lora_unet", "lora"} {
+		if strings.HasPrefix(common, p+"_") {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("%w: %s is of a module that the base does not have, whatever its names' prefix is", ErrFile, short(sd.Names()[0]))
 }
 
 // EncodeLyCORIS is an adapter as the tensors of a LyCORIS file: LoRA, Tucker2 of equal

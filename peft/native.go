@@ -3,10 +3,10 @@ package peft
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/internal/infile"
 	"github.com/lowrank-go/lowrank/model"
 )
 
@@ -321,16 +321,12 @@ func (f *File) Write(path string) error {
 
 // Read reads a file that Write wrote.
 func Read(path string) (*File, error) {
-	file, err := os.Open(path)
+	file, size, err := infile.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	sd, err := model.ReadSafetensors(file, info.Size())
+	sd, err := model.ReadSafetensors(file, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

@@ -36,7 +36,8 @@ type Settings struct {
 	Objective Objective
 	// The bound on ‖X − X̂‖/‖X‖ is Bound, or Factor times the start's, or as small
 	// as lets the objective fall to Target. At most one may be set; none means a
-	// Factor of 1.01.
+	// Factor of 1.01. A Factor lets go of half of what the start explains of ‖X‖² at
+	// the most: more of a poor fit would be nothing.
 	Bound, Factor, Target float64
 	// Steps is the number of bounds that are kept one after another, each half the one
 	// before, down to the one that is asked for; 0 means 1. A loose bound takes a start
@@ -53,6 +54,9 @@ type Settings struct {
 	// objective by less than this share of it; 0 means 1e-5 and 5.
 	Tol      float64
 	Patience int
+	// Slack is how far below the bound a factor's squared error may stay, as a share of
+	// it; 0 means 1e-10. A looser one spares most of the search for multipliers.
+	Slack float64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -144,7 +148,8 @@ func EPC(ctx context.Context, x *tensor.Dense, start *cpd.Kruskal, set *Settings
 	}
 	bound := e.set.Bound
 	if bound == 0 {
-		bound = e.set.Factor * res.Before.RelError
+		now := res.Before.RelError
+		bound = min(e.set.Factor*now, max(now, math.Sqrt((1+now*now)/2)))
 	}
 	for step := e.set.Steps - 1; step >= 0; step-- {
 		b := bound * math.Pow(2, float64(step))
@@ -229,8 +234,8 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 		return nil, fmt.Errorf("%w: bound %g, factor %g and target %g; want one of them", ErrSettings, s.Bound, s.Factor, s.Target)
 	case s.Steps < 0 || s.Steps > 1 && s.Target > 0:
 		return nil, fmt.Errorf("%w: %d steps to a target of %g", ErrSettings, s.Steps, s.Target)
-	case s.MaxSweeps < 0 || s.Patience < 0 || !(s.Tol >= 0):
-		return nil, fmt.Errorf("%w: at most %d sweeps, patience %d, tolerance %g", ErrSettings, s.MaxSweeps, s.Patience, s.Tol)
+	case s.MaxSweeps < 0 || s.Patience < 0 || !(s.Tol >= 0) || !(s.Slack >= 0 && s.Slack < 1):
+		return nil, fmt.Errorf("%w: at most %d sweeps, patience %d, tolerance %g, slack %g", ErrSettings, s.MaxSweeps, s.Patience, s.Tol, s.Slack)
 	case s.Objective == "":
 		s.Objective = Sensitivity
 	case s.Objective != Sensitivity && s.Objective != Intensity:
@@ -248,6 +253,9 @@ func prepare(x *tensor.Dense, start *cpd.Kruskal, set *Settings) (*epc, error) {
 	}
 	if s.Patience == 0 {
 		s.Patience = 5
+	}
+	if s.Slack == 0 {
+		s.Slack = precise
 	}
 	sizes := s.Sizes
 	if sizes == nil {

@@ -159,7 +159,7 @@ func (e *epc) update(n int, m []float64) error {
 
 const (
 	// A search ends when the squared error is below the bound by less than this
-	// share of it, and not above.
+	// share of it, and not above, where Settings.Slack is 0.
 	precise = 1e-10
 	trials  = 100
 )
@@ -185,7 +185,7 @@ func (e *epc) search(n int, m, w []float64) error {
 	}
 	low, high := 0., math.Inf(1) // multipliers of errors within the bound, and above
 	floor := 1e-15 * unit * float64(e.rank)
-	target := e.bound * (1 - precise/2)
+	target := e.bound * (1 - e.set.Slack/2)
 	for range trials {
 		mu = max(mu, floor)
 		error2, slope, err := e.try(n, m, w, mu)
@@ -197,7 +197,7 @@ func (e *epc) search(n int, m, w []float64) error {
 		}
 		if error2 <= e.bound {
 			low = max(low, mu)
-			if error2 >= e.bound*(1-precise) {
+			if e.reached(error2) {
 				e.mu[n], e.error2 = mu, error2
 				return nil
 			}
@@ -239,8 +239,13 @@ func (e *epc) search(n int, m, w []float64) error {
 	return err
 }
 
+// reached tells whether a squared error is the bound's.
+func (e *epc) reached(error2 float64) bool {
+	return error2 <= e.bound && error2 >= e.bound*(1-e.set.Slack)
+}
+
 // try sets factor n to M·(Γ + μ·W)⁻¹ and returns the squared error and its derivative
-// in log μ, 2μ²·⟨U·W, U·W·(Γ + μ·W)⁻¹⟩.
+// in log μ, 2μ²·⟨U·W, U·W·(Γ + μ·W)⁻¹⟩, which is left at 0 where the search has ended.
 func (e *epc) try(n int, m, w []float64, mu float64) (error2, slope float64, err error) {
 	r, rows := e.rank, e.shape[n]
 	e.chol = sized(e.chol, r*r)
@@ -273,9 +278,13 @@ func (e *epc) try(n int, m, w []float64, mu float64) (error2, slope float64, err
 	for i, v := range m {
 		inner += v * u[i]
 	}
+	error2 = 1 - inner - mu*penalty
+	if e.reached(error2) {
+		return error2, 0, nil
+	}
 	linalg.SolveUpper(e.set.Workers, true, r, rows, e.chol, r, e.half, rows)
 	for _, v := range e.half {
 		slope += v * v
 	}
-	return 1 - inner - mu*penalty, 2 * mu * mu * slope, nil
+	return error2, 2 * mu * mu * slope, nil
 }

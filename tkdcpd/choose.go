@@ -87,6 +87,8 @@ func newPlan(set *Settings, x ...*tensor.Dense) (*plan, error) {
 		return nil, fmt.Errorf("%w: a factor of %g; want at least 1", ErrSettings, p.EPC.Factor)
 	case p.Fit.Weights != nil || p.Fit.NonNegative != nil:
 		return nil, fmt.Errorf("%w: weights or signs of the core's CPD, which are not those of the tensor", ErrSettings)
+	case !(p.Corrected >= 0 && p.Corrected < 1) || p.Corrected > 0 && p.EPC.Factor > 0:
+		return nil, fmt.Errorf("%w: a bound of %g on the corrected error and a factor of %g; want one of them, the bound below 1", ErrSettings, p.Corrected, p.EPC.Factor)
 	case p.EPC.Bound != 0 || p.EPC.Target != 0 || p.EPC.Sizes != nil:
 		return nil, fmt.Errorf("%w: a bound, target or sizes of the correction, which follow from the decomposition", ErrSettings)
 	}
@@ -120,7 +122,13 @@ type choice struct {
 	// parts are the Tucker parts, and error2 is the squared error of a trial.
 	parts  []*tucker.Result
 	error2 float64
+	// fits are a trial's CPDs of the parts' cores, from which the decomposition goes on;
+	// nil where there was none, or of other cores.
+	fits []*cpd.Result
 }
+
+// most is a rank that holds any core of the dimensions.
+func (c *choice) most() int { return tensorops.Product(c.dims) / slices.Max(c.dims) }
 
 // holds tells whether a decomposition with a core of dims and a rank up to most is one
 // of c's form too, which has no more error then.
@@ -143,7 +151,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		case err != nil:
 			return nil, err
 		case p.Rank > 0:
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		case p.RelError == 0 && p.Params == 0:
 			// The rank is at least that of any unfolding.
 			for _, n := range p.Modes {
@@ -161,7 +169,7 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		}
 		c, err := p.within(ctx, tucker.HOOI, p.RelError*math.Sqrt(share))
 		if err == nil {
-			c.rank = p.Rank
+			c.rank = min(p.Rank, c.most())
 		}
 		return c, err
 	}
@@ -191,11 +199,11 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 		}
 	}
 	last := fmt.Errorf("%w: a relative error of %g in %d parameters", ErrRank, p.RelError, p.Params)
-	for _, share := range all {
-		c, err := p.within(ctx, tucker.HOSVD, whole*math.Sqrt(share))
-		if err != nil {
-			return nil, err
-		}
+	candidates, err := p.candidates(ctx, all, whole)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range candidates {
 		if best != nil && slices.Equal(c.dims, best.dims) {
 			continue
 		}
@@ -210,6 +218,9 @@ func (p *plan) choose(ctx context.Context) (*choice, error) {
 	}
 	if best == nil {
 		return nil, last
+	}
+	if slices.Equal(best.dims, p.shape) {
+		return best, nil
 	}
 	c, err := p.project(ctx, tucker.HOOI, best.dims)
 	if err == nil {
@@ -235,7 +246,7 @@ func (p *plan) given() ([]int, error) {
 			rank = p.Ranks[i]
 		} else {
 			for j, x := range p.x {
-				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers})
+				v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.Workers, Precision: p.Precision})
 				if err != nil {
 					return nil, fmt.Errorf("tkdcpd: mode %d: %w", n, err)
 				}
@@ -276,6 +287,68 @@ func (p *plan) within(ctx context.Context, method partial, bound float64) (*choi
 	return p.project(ctx, method, dims)
 }
 
+// candidates are the Tucker parts that spend shares of the squared error whole².
+func (p *plan) candidates(ctx context.Context, shares []float64, whole float64) ([]*choice, error) {
+	var all []*choice
+	var bounds []float64
+	for _, share := range shares {
+		if share > 0 {
+			bounds = append(bounds, whole*math.Sqrt(share))
+		}
+	}
+	if len(p.x) > 1 || len(bounds) < 2 {
+		for _, share := range shares {
+			c, err := p.within(ctx, tucker.HOSVD, whole*math.Sqrt(share))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, c)
+		}
+		return all, nil
+	}
+	if shares[0] == 0 {
+		c, err := p.project(ctx, tucker.HOSVD, p.shape)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	// One HOSVD serves all bounds.
+	parts, err := tucker.HOSVDs(ctx, p.x[0], &tucker.Settings{Modes: p.Modes, Workers: p.Workers}, bounds...)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range parts {
+		c := &choice{dims: t.Ranks(), parts: []*tucker.Result{t}}
+		for n, u := range t.Factors {
+			if u != nil && c.dims[n] == p.shape[n] { // a factor that is none
+				if c, err = p.project(ctx, tucker.HOSVD, c.dims); err != nil {
+					return nil, err
+				}
+				break
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// hopeless tells that c cannot have less error than best at a rank up to most, or the
+// bound's at a lower one: the squared error of a CPD falls with the rank no faster than
+// R⁻², and has to make up for what the Tucker parts spend.
+func (p *plan) hopeless(c, best *choice, most int) bool {
+	allowed, spent := best.error2, 0.
+	if p.RelError > 0 {
+		bound := p.RelError * tensorops.Norm(p.norms)
+		allowed = bound * bound
+	}
+	for i, t := range c.parts {
+		e := t.RelError * p.norms[i]
+		spent += e * e
+	}
+	return spent >= allowed || float64(most) < float64(best.rank)/math.Sqrt(1-spent/allowed)
+}
+
 // project computes the Tucker parts with cores of dims, or of less where an unfolding
 // of the core could not have the rank. Modes of full rank are left alone.
 func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice, error) {
@@ -304,7 +377,7 @@ func (p *plan) project(ctx context.Context, method partial, dims []int) (*choice
 // where that is no worse: has no more parameters under a bound, no more error in a
 // budget.
 func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
-	most := tensorops.Product(c.dims) / slices.Max(c.dims) // holds any core
+	most := c.most()
 	budget := p.Params
 	if best != nil && p.RelError > 0 {
 		budget = Params(p.shape, best.dims, best.rank, p.Fuse) - 1
@@ -315,14 +388,17 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 		first = most
 	}
 	switch {
-	case best != nil && best.holds(c.dims, most):
+	case best != nil && (best.holds(c.dims, most) || slices.Equal(best.dims, p.shape) && p.hopeless(c, best, most)):
 		return best, nil
 	case most == 0:
 		return nil, fmt.Errorf("%w: rank 1 of a core of %v has more than %d parameters", ErrRank, c.dims, budget)
 	case p.RelError > 0:
 		rank, err := bisect.Least(first, most, func(r int) (bool, error) {
-			_, ok, err := p.try(ctx, c, r)
-			return ok, err
+			_, fits, err := p.try(ctx, c, r)
+			if fits != nil { // of fewer components than those before
+				c.fits = fits
+			}
+			return fits != nil, err
 		})
 		switch {
 		case err != nil:
@@ -336,7 +412,7 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 		return c, nil
 	}
 	var err error
-	if c.error2, _, err = p.try(ctx, c, most); err != nil {
+	if c.error2, c.fits, err = p.try(ctx, c, most); err != nil {
 		return nil, err
 	}
 	if c.rank = most; best != nil && best.error2 <= c.error2 {
@@ -345,38 +421,39 @@ func (p *plan) better(ctx context.Context, best, c *choice) (*choice, error) {
 	return c, nil
 }
 
-// try fits CPDs of a rank in few sweeps: their squared error, and whether each is
-// within the bound.
-func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, within bool, err error) {
+// try fits CPDs of a rank in few sweeps: their squared error, and the fits, nil where one
+// is not within the bound.
+func (p *plan) try(ctx context.Context, c *choice, rank int) (error2 float64, fits []*cpd.Result, err error) {
 	for i, t := range c.parts {
 		set := p.Fit
 		if set.MaxSweeps == 0 || set.MaxSweeps > trialSweeps {
 			set.MaxSweeps = trialSweeps
 		}
-		bound := p.left(i, t)
+		bound := p.left(i, t, p.RelError)
 		if bound > 0 {
 			set.Target = bound
 		}
 		fit, err := cpd.ALS(ctx, t.Core, rank, &set)
 		if err != nil {
-			return 0, false, err
+			return 0, nil, err
 		}
+		fits = append(fits, fit)
 		e := math.Hypot(t.RelError*p.norms[i], fit.RelError*t.Norm())
 		error2 += e * e
 		if p.RelError > 0 && fit.RelError > bound {
-			return error2, false, nil
+			return error2, nil, nil
 		}
 	}
-	return error2, true, nil
+	return error2, fits, nil
 }
 
-// left is what the Tucker part of tensor i leaves of the bound, relative to its core;
-// 0 where there is no bound.
-func (p *plan) left(i int, t *tucker.Result) float64 {
+// left is what the Tucker part of tensor i leaves of a bound on the relative error,
+// relative to its core; 0 where there is no bound.
+func (p *plan) left(i int, t *tucker.Result, bound float64) float64 {
 	core := t.Norm()
-	if p.RelError == 0 || core == 0 {
+	if bound == 0 || core == 0 {
 		return 0
 	}
 	// Below that bounds are not told from rounding.
-	return max(math.Sqrt(max(p.RelError*p.RelError-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
+	return max(math.Sqrt(max(bound*bound-t.RelError*t.RelError, 0))*p.norms[i]/core, 1e-6)
 }

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 
 	"gorgonia.org/tensor"
 
@@ -52,6 +53,9 @@ type Settings struct {
 	// modes; see package vbmf. A mode in which it finds only noise is an error that
 	// wraps ErrRank.
 	VBMF bool
+	// Precision is that of vbmf.Settings: the rounding of x's entries where they were
+	// not float64 once.
+	Precision float64
 	// RelError bounds ‖X − X̂‖/‖X‖ as a whole. Share is what the Tucker part may
 	// spend of its square; 0 means a quarter where Rank is set, and otherwise that
 	// several are tried.
@@ -59,7 +63,7 @@ type Settings struct {
 	// Params bounds the number of parameters, as Fuse counts them; 0 is no bound.
 	// Where nothing is within it and RelError the error wraps ErrRank.
 	Params int
-	// Rank is that of the CPD.
+	// Rank is that of the CPD; one above what any core of the ranks needs is cut.
 	Rank int
 	// Fuse says which factors will be multiplied together. The sensitivity that is
 	// made small is that of the products.
@@ -73,6 +77,10 @@ type Settings struct {
 	// and NonNegative of Fit have no meaning for a core.
 	Fit cpd.Settings
 	EPC stability.Settings
+	// Corrected, where not 0, bounds ‖X − X̂‖/‖X‖ after the correction, in place of the
+	// factor of EPC. It does not choose ranks: where they do not reach it, the bound is
+	// what they were found to reach.
+	Corrected float64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change the
 	// result.
 	Workers int
@@ -99,7 +107,17 @@ type Result struct {
 // The context ends it between sweeps; the result is then the best so far, beside the
 // context's error, and nil only where there is no CPD yet.
 func Decompose(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) {
-	p, err := newPlan(set, x)
+	all, err := DecomposeAll(ctx, set, x)
+	if len(all) == 0 {
+		return nil, err
+	}
+	return all[0], err
+}
+
+// DecomposeAll decomposes tensors of one shape with the same ranks, those of Choose. Where the
+// context ends it, the results are those of the first tensors.
+func DecomposeAll(ctx context.Context, set *Settings, x ...*tensor.Dense) ([]*Result, error) {
+	p, err := newPlan(set, x...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,27 +125,71 @@ func Decompose(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, er
 	if err != nil {
 		return nil, err
 	}
-	t := c.parts[0]
-	fit, err := cpd.ALS(ctx, t.Core, c.rank, &p.Fit)
+	var all []*Result
+	for i := range x {
+		r, err := p.decompose(ctx, c, i)
+		if r != nil {
+			all = append(all, r)
+		}
+		if err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
+// decompose is the decomposition of tensor i with the ranks that were chosen.
+func (p *plan) decompose(ctx context.Context, c *choice, i int) (*Result, error) {
+	t := c.parts[i]
+	fit, err := p.fit(ctx, c, i)
 	if fit == nil {
 		return nil, err
 	}
 	r := &Result{Tensor: Tensor{Core: *fit.Balanced(), Factors: t.Factors}, TuckerError: t.RelError, Fit: fit}
 	core := fit.RelError
 	if err == nil && !p.Plain {
-		if r.Correction, err = p.correct(ctx, t, fit); r.Correction == nil {
+		if r.Correction, err = p.correct(ctx, i, t, fit); r.Correction == nil {
 			return nil, err
 		}
 		r.Core, core = r.Correction.Kruskal, r.Correction.After.RelError
 	}
-	if whole := p.norms[0]; whole > 0 {
+	if whole := p.norms[i]; whole > 0 {
 		r.RelError = math.Hypot(t.RelError, core*t.Norm()/whole)
 	}
 	return r, err
 }
 
+// fit is the CPD of core i, which goes on from a trial's where there is one.
+func (p *plan) fit(ctx context.Context, c *choice, i int) (*cpd.Result, error) {
+	core := c.parts[i].Core
+	if c.fits == nil {
+		return cpd.ALS(ctx, core, c.rank, &p.Fit)
+	}
+	trial, set := c.fits[i], p.Fit
+	if set.MaxSweeps == 0 {
+		set.MaxSweeps = fitSweeps
+	}
+	if set.MaxSweeps -= trial.Sweeps; set.MaxSweeps <= 0 || trial.Status != cpd.SweepLimit && trial.Status != cpd.Reached {
+		return trial, nil
+	}
+	set.Start, set.Starts = &trial.Kruskal, 1
+	fit, err := cpd.ALS(ctx, core, c.rank, &set)
+	if fit == nil || fit.RelError > trial.RelError {
+		return trial, err
+	}
+	history := slices.Clone(trial.Errors)
+	for _, e := range fit.Errors { // rounding apart they fall
+		history = append(history, min(e, trial.Errors[len(trial.Errors)-1]))
+	}
+	fit.Errors, fit.Sweeps, fit.Start = history, fit.Sweeps+trial.Sweeps, trial.Start
+	return fit, err
+}
+
+// fitSweeps are the sweeps of the CPD where the settings do not say.
+const fitSweeps = 500
+
 // correct makes the CPD of the core less sensitive within the bound.
-func (p *plan) correct(ctx context.Context, t *tucker.Result, fit *cpd.Result) (*stability.Result, error) {
+func (p *plan) correct(ctx context.Context, i int, t *tucker.Result, fit *cpd.Result) (*stability.Result, error) {
 	set := p.EPC
 	set.Sizes = t.Core.Shape().Clone()
 	for n, d := range set.Sizes {
@@ -135,7 +197,11 @@ func (p *plan) correct(ctx context.Context, t *tucker.Result, fit *cpd.Result) (
 			set.Sizes[n] = p.shape[n]
 		}
 	}
-	if bound := p.left(0, t); bound > 0 {
+	whole := p.RelError
+	if p.Corrected > 0 && (whole == 0 || p.Corrected < whole) {
+		whole = p.Corrected
+	}
+	if bound := p.left(i, t, whole); bound > 0 {
 		if set.Bound = bound; set.Factor > 0 {
 			set.Bound = min(bound, max(set.Factor*fit.RelError, 1e-6))
 		}

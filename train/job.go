@@ -128,7 +128,10 @@ type position struct {
 }
 
 const (
-	positionKey    = "lowrank.train"
+	positionKey = "lowrank.train"
+	// sumKey holds the checkpoint's own SHA-256, without which a flipped bit would go
+	// on unnoticed.
+	sumKey         = "lowrank.sha256"
 	positionFormat = 1
 )
 
@@ -426,6 +429,9 @@ func (r *run) save() error {
 		return err
 	}
 	sd.Meta[positionKey] = string(text)
+	if sd.Meta[sumKey], err = sd.Sum(sumKey); err != nil {
+		return err
+	}
 	return model.WriteSafetensors(r.Checkpoint, sd)
 }
 

@@ -24,6 +24,16 @@ func (r *run) load() error {
 		return err
 	}
 	fail := func(err error) error { return fmt.Errorf("%s: %w", r.Checkpoint, err) }
+	if want, ok := sd.Meta[sumKey]; ok { // older ones have none
+		got, err := sd.Sum(sumKey)
+		if err != nil {
+			return fail(err)
+		}
+		if got != want {
+			return fail(fmt.Errorf("%w: its SHA-256 is not the one that it names: it is damaged", model.ErrCorrupt))
+		}
+		delete(sd.Meta, sumKey)
+	}
 	text, ok := sd.Meta[positionKey]
 	if !ok {
 		return fail(fmt.Errorf("%w: it has no metadata entry %q", model.ErrCorrupt, positionKey))

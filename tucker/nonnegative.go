@@ -1,6 +1,7 @@
 package tucker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -31,20 +32,98 @@ func NonNegative(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := p.hosvd(); err != nil {
-		return nil, err
+	var best *Result
+	starts := max(p.set.Starts, 1)
+	for number := 0; number < starts; number++ {
+		if number > 0 || p.set.Init == InitRandom {
+			p.random(number)
+		} else if err := p.hosvd(); err != nil {
+			return nil, err
+		}
+		for _, v := range append(p.factors, p.core) {
+			for i, a := range v {
+				v[i] = math.Abs(a)
+			}
+		}
+		r, err := p.alternate(ctx)
+		// The sizes of an HOSVD may be orthogonal to the tensor, which is then zero's.
+		if most := p.entries(); err == nil && r.RelError*r.RelError > most+1e-9 {
+			if p.set.Starts == 0 {
+				starts = collapsedStarts
+			}
+			var again *Result
+			if again, err = p.alternate(ctx); again.RelError < r.RelError {
+				r = again
+			}
+		}
+		if r.Start = number; best == nil || r.RelError < best.RelError {
+			best = r
+		}
+		if err != nil || best.RelError <= exact {
+			return best, err
+		}
 	}
+	return best, nil
+}
+
+// collapsedStarts is the number of starts where the first has come to nothing.
+const collapsedStarts = 4
+
+// entries sets factors and core to the largest entries of X, as many as the least rank:
+// the columns are unit vectors, the core is diagonal. It returns the squared relative
+// error.
+func (p *plan) entries() float64 {
+	if p.norm == 0 {
+		return 0
+	}
+	count := slices.Min(p.ranks)
+	order := make([]int, 0, len(p.data))
+	for i, v := range p.data {
+		if v > 0 {
+			order = append(order, i)
+		}
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(p.data[j], p.data[i]) })
+	p.dims = slices.Clone(p.shape)
+	p.factors = make([][]float64, len(p.shape))
+	for i, n := range p.modes {
+		p.dims[n] = p.ranks[i]
+		p.factors[n] = make([]float64, p.shape[n]*p.ranks[i])
+		for k := range p.factors[n] {
+			if k%p.ranks[i] >= count { // a column that the core may use
+				p.factors[n][k] = 1 / math.Sqrt(float64(p.shape[n]))
+			}
+		}
+	}
+	p.core = make([]float64, tensorops.Product(p.dims))
+	left := 1.
+	for c, at := range order[:min(count, len(order))] {
+		v := p.data[at]
+		left -= v / p.norm * (v / p.norm)
+		place, stride := 0, 1
+		for n := len(p.shape) - 1; n >= 0; n-- {
+			i := at % p.shape[n]
+			at /= p.shape[n]
+			if u := p.factors[n]; u != nil {
+				u[i*p.dims[n]+c] = 1
+				i = c
+			}
+			place += i * stride
+			stride *= p.dims[n]
+		}
+		p.core[place] = v
+	}
+	return left
+}
+
+// alternate improves factors and a core that are not negative.
+func (p *plan) alternate(ctx context.Context) (*Result, error) {
 	limit, tol := p.set.MaxSweeps, p.set.Tol
 	if limit == 0 {
 		limit = 500
 	}
 	if tol == 0 {
 		tol = 1e-7
-	}
-	for _, v := range append(p.factors, p.core) {
-		for i, a := range v {
-			v[i] = math.Abs(a)
-		}
 	}
 	q := &parts{plan: p, grams: make([][]float64, len(p.shape))}
 	for i, n := range p.modes {

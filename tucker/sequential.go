@@ -23,6 +23,15 @@ func STHOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, erro
 	if err != nil {
 		return nil, err
 	}
+	if err := p.sequential(ctx); err != nil {
+		return nil, err
+	}
+	return p.result(), nil
+}
+
+// sequential sets the factors and the core to those of the sequentially truncated HOSVD,
+// and the ranks where none are given.
+func (p *plan) sequential(ctx context.Context) error {
 	order := make([]int, len(p.modes)) // indices of modes
 	for i := range order {
 		order[i] = i
@@ -42,7 +51,7 @@ func STHOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, erro
 	allowed := p.bound() * p.bound() * p.norm * p.norm
 	for k, i := range order {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		n := p.modes[i]
 		size, r := p.dims[n], p.ranks[i]
@@ -51,7 +60,7 @@ func STHOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, erro
 		}
 		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.dims, p.core, n), p.dims, p.core, n, r, -1)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		dims, core := tensorops.MulMode(p.set.Workers, p.dims, p.core, n, true, u, r)
 		if choose {
@@ -70,7 +79,7 @@ func STHOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, erro
 		}
 		p.factors[n], p.ranks[i], p.dims, p.core = u, r, dims, core
 	}
-	return p.result(), nil
+	return nil
 }
 
 // energies is the squared norm of each slice of mode n.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"gonum.org/v1/gonum/mat"
@@ -37,17 +38,38 @@ type Settings struct {
 	// VBMF takes the ranks that variational Bayes finds in the unfoldings of the
 	// modes; see package vbmf. A mode in which it finds only noise is an error.
 	VBMF bool
+	// Precision is that of vbmf.Settings: the rounding of X's entries where they were
+	// not float64 once.
+	Precision float64
 	// MaxSweeps bounds HOOI; 0 means 50.
 	MaxSweeps int
 	// Tol stops HOOI when a sweep lowers the relative error by less than
 	// this; 0 means 1e-7.
 	Tol float64
+	// Starts is the number of starts of HOOI and NonNegative with given ranks; the best
+	// result counts. 0 means 1, or 4 where the first start of NonNegative has come to
+	// nothing. All but the first are random: columns of normal numbers, orthonormal for
+	// HOOI. The first is so too with InitRandom.
+	Starts int
+	// Init is the first start, "" meaning InitHOSVD.
+	Init Init
+	// Seed is where random numbers come from.
+	Seed uint64
 	// Workers bounds the goroutines, 0 means GOMAXPROCS. It does not change
 	// the result.
 	Workers int
 	// Progress, where not nil, is called after every sweep of HOOI.
 	Progress func(sweep int, relError float64)
 }
+
+// Init is a way to start.
+type Init string
+
+// The starts.
+const (
+	InitHOSVD  Init = "hosvd"
+	InitRandom Init = "random"
+)
 
 // Status says why an iteration stopped.
 type Status string
@@ -70,6 +92,8 @@ type Result struct {
 	Sweeps int
 	Errors []float64
 	Status Status
+	// Start is the number of the best start, from 0.
+	Start int
 }
 
 // plan is a tensor and settings that have been checked.
@@ -126,6 +150,12 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 		}
 	}
 	switch {
+	case set.Init != "" && set.Init != InitHOSVD && set.Init != InitRandom:
+		return nil, fmt.Errorf("%w: start %q; want %q or %q", ErrSettings, set.Init, InitHOSVD, InitRandom)
+	case set.Starts < 0:
+		return nil, fmt.Errorf("%w: %d starts", ErrSettings, set.Starts)
+	case (set.Starts > 1 || set.Init == InitRandom) && (set.RelError != 0 || set.Energy != 0):
+		return nil, fmt.Errorf("%w: %d starts with a bound on the error, whose ranks follow from the HOSVD; want ranks", ErrSettings, set.Starts)
 	case given != 1:
 		return nil, fmt.Errorf("%w: ranks %v, a bound of %g on the relative error, an energy of %g, VBMF %v; want one of them", ErrSettings, set.Ranks, set.RelError, set.Energy, set.VBMF)
 	case set.VBMF:
@@ -168,7 +198,7 @@ func newPlan(x *tensor.Dense, set *Settings) (*plan, error) {
 func (p *plan) vbmf() error {
 	x := tensorops.Wrap(p.shape, p.data)
 	for _, n := range p.modes {
-		v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.set.Workers})
+		v, err := vbmf.Unfolding(x, n, &vbmf.Settings{Workers: p.set.Workers, Precision: p.set.Precision})
 		if err != nil {
 			return fmt.Errorf("tucker: mode %d: %w", n, err)
 		}
@@ -307,14 +337,27 @@ func (p *plan) project(skip int) ([]int, []float64) {
 // hosvd finds the factors one mode after another, each from the whole tensor,
 // and the core. Without ranks it chooses them.
 func (p *plan) hosvd() error {
-	p.factors = make([][]float64, len(p.shape))
-	choose := p.ranks == nil
-	if choose {
-		p.ranks = make([]int, len(p.modes))
-		for i, n := range p.modes {
-			p.ranks[i] = p.shape[n]
-		}
+	if p.ranks != nil {
+		return p.truncated()
 	}
+	if err := p.full(); err != nil {
+		return err
+	}
+	p.cut(p.choose())
+	return nil
+}
+
+// full is hosvd with all ranks there are.
+func (p *plan) full() error {
+	for _, n := range p.modes {
+		p.ranks = append(p.ranks, p.shape[n])
+	}
+	return p.truncated()
+}
+
+// truncated is hosvd with the ranks at hand.
+func (p *plan) truncated() error {
+	p.factors = make([][]float64, len(p.shape))
 	for i, n := range p.modes {
 		u, _, err := p.leading(tensorops.Gram(p.set.Workers, p.shape, p.data, n), p.shape, p.data, n, p.ranks[i], -1)
 		if err != nil {
@@ -323,9 +366,6 @@ func (p *plan) hosvd() error {
 		p.factors[n] = u
 	}
 	p.dims, p.core = p.project(-1)
-	if choose {
-		p.cut(p.choose())
-	}
 	return nil
 }
 
@@ -479,11 +519,42 @@ func HOSVD(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error)
 	return p.result(), nil
 }
 
+// HOSVDs is HOSVD for several bounds on the relative error, in place of those of the
+// settings, at the cost of one and of the cuts.
+func HOSVDs(ctx context.Context, x *tensor.Dense, set *Settings, bounds ...float64) ([]*Result, error) {
+	var all []*Result
+	var full *plan
+	for _, bound := range bounds {
+		with := *set
+		with.RelError = bound
+		p, err := newPlan(x, &with)
+		if err != nil {
+			return nil, err
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if full == nil {
+			full = p
+			if err := p.full(); err != nil {
+				return nil, err
+			}
+		}
+		at := *p
+		at.ranks, at.factors, at.dims, at.core = full.ranks, slices.Clone(full.factors), full.dims, full.core
+		at.cut(at.choose())
+		all = append(all, at.result())
+	}
+	return all, nil
+}
+
 // HOOI is the higher-order orthogonal iteration: from the truncated HOSVD it
 // replaces the factor of one mode after another by the best one for the others,
 // the leading eigenvectors of the Gram matrix of X projected on them (for
 // dimensions above 128, by a better one, from two steps of orthogonal
-// iteration). With Settings.Ranks the error never rises. With Settings.RelError
+// iteration). With Settings.Ranks the error never rises, and it is no larger than
+// that of STHOSVD, from which HOOI begins again where the HOSVD has led to a worse
+// point, such as zero. With Settings.RelError
 // such a step instead lowers its rank as far as the bound allows (for dimensions
 // above 128, in the first sweep only), and the error may rise up to the bound.
 //
@@ -497,9 +568,65 @@ func HOOI(ctx context.Context, x *tensor.Dense, set *Settings) (*Result, error) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := p.hosvd(); err != nil {
-		return nil, err
+	if p.ranks == nil {
+		if err := p.hosvd(); err != nil {
+			return nil, err
+		}
+		return p.hooi(ctx)
 	}
+	var best *Result
+	for number := range max(p.set.Starts, 1) {
+		if number > 0 || p.set.Init == InitRandom {
+			p.random(number)
+		} else if err := p.hosvd(); err != nil {
+			return nil, err
+		}
+		best, err = p.better(ctx, best, number)
+		if err == nil && number == 0 && len(p.modes) > 1 && best.RelError > exact {
+			if err = p.sequential(ctx); err == nil && p.relError() < best.RelError-1e-12 {
+				best, err = p.better(ctx, best, number)
+			}
+		}
+		if err != nil || best.RelError <= exact {
+			return best, err
+		}
+	}
+	return best, nil
+}
+
+// exact is a relative error that is rounding.
+const exact = 1e-14
+
+// better iterates from the factors at hand: the result, or best where that is no worse.
+func (p *plan) better(ctx context.Context, best *Result, number int) (*Result, error) {
+	r, err := p.hooi(ctx)
+	if r == nil {
+		return best, err
+	}
+	if r.Start = number; best != nil && best.RelError <= r.RelError {
+		r = best
+	}
+	return r, err
+}
+
+// random sets orthonormal factors at random, and the core.
+func (p *plan) random(number int) {
+	rng := rand.New(rand.NewPCG(p.set.Seed, uint64(number)))
+	p.factors = make([][]float64, len(p.shape))
+	for i, n := range p.modes {
+		size, r := p.shape[n], p.ranks[i]
+		u, q := make([]float64, size*r), make([]float64, size*r)
+		for k := range u {
+			u[k] = rng.NormFloat64()
+		}
+		linalg.QR(p.set.Workers, size, r, u, r, q, r, nil, 0)
+		p.factors[n] = q
+	}
+	p.dims, p.core = p.project(-1)
+}
+
+// hooi iterates from the factors and the core at hand.
+func (p *plan) hooi(ctx context.Context) (*Result, error) {
 	limit, tol := p.set.MaxSweeps, p.set.Tol
 	if limit == 0 {
 		limit = 50

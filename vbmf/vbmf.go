@@ -43,6 +43,10 @@ type Settings struct {
 	// 2.5129·√α, which every published implementation uses and which is exact
 	// for square matrices only; the threshold changes by about 1 % at most.
 	ExactThreshold bool
+	// Precision is the relative rounding of an entry, such as 2⁻²³ for data that once
+	// were float32; 0 means 2⁻⁵², float64's. Singular values below four times that of
+	// the Frobenius norm, which may be rounding alone, count as zeros.
+	Precision float64
 	// Workers bounds the goroutines of Matrix and Unfolding; 0 means
 	// GOMAXPROCS.
 	Workers int
@@ -79,11 +83,20 @@ func Singular(s []float64, rows, cols int, set *Settings) (Result, error) {
 	if set.Variance < 0 || math.IsNaN(set.Variance) || math.IsInf(set.Variance, 0) {
 		return Result{}, fmt.Errorf("%w: a noise variance of %g", ErrInput, set.Variance)
 	}
+	if !(set.Precision >= 0 && set.Precision < 1) {
+		return Result{}, fmt.Errorf("%w: a precision of %g; want one below 1", ErrInput, set.Precision)
+	}
 	g := make([]float64, L)
 	copy(g, s)
 	for _, v := range g {
 		if v < 0 || math.IsNaN(v) || math.IsInf(v, 0) {
 			return Result{}, fmt.Errorf("%w: singular value %g", ErrInput, v)
+		}
+	}
+	least := 4 * max(set.Precision, 0x1p-52) * tensorops.Norm(g)
+	for i, v := range g {
+		if v < least {
+			g[i] = 0
 		}
 	}
 	slices.SortFunc(g, func(a, b float64) int {
@@ -246,8 +259,12 @@ func (e *energy) variance() float64 {
 	return mid
 }
 
+// gramPrecision is that of singular values from a Gram matrix, whose eigenvalues are
+// their squares: the root of a few roundings.
+const gramPrecision = 3e-8
+
 // Matrix solves for a matrix, through the eigenvalues of its smaller Gram
-// matrix; singular values below 1e-8 of the largest are not told from zero.
+// matrix; singular values below 1.2e-7 of the norm are not told from zero.
 func Matrix(a mat.Matrix, set *Settings) (Result, error) {
 	r, c := a.Dims()
 	d := mat.DenseCopyOf(a)
@@ -267,9 +284,8 @@ func Unfolding(x *tensor.Dense, mode int, set *Settings) (Result, error) {
 }
 
 func unfolding(shape []int, data []float64, mode int, set *Settings) (Result, error) {
-	workers := 0
-	if set != nil {
-		workers = set.Workers
+	if set == nil {
+		set = &Settings{}
 	}
 	rows := shape[mode]
 	cols := len(data) / rows
@@ -285,20 +301,35 @@ func unfolding(shape []int, data []float64, mode int, set *Settings) (Result, er
 		}
 		u = scaled
 	}
-	n := min(rows, cols)
-	// The smaller of X·Xᵀ and Xᵀ·X.
-	gram := tensorops.Gram(workers, []int{rows, cols}, u, 0)
+	n, side := rows, 0
 	if cols < rows {
-		gram = tensorops.Gram(workers, []int{rows, cols}, u, 1)
+		n, side = cols, 1
 	}
 	w := make([]float64, n)
-	if err := linalg.EigenSym(workers, n, gram, n, w, nil, n); err != nil {
+	// The smaller of X·Xᵀ and Xᵀ·X.
+	if err := linalg.EigenSym(set.Workers, n, tensorops.Gram(set.Workers, []int{rows, cols}, u, side), n, w, nil, n); err != nil {
 		return Result{}, fmt.Errorf("vbmf: %w", err)
 	}
+	return squares(w, scale, rows, cols, set)
+}
+
+// Gram solves for a rows×cols matrix of which the eigenvalues of the smaller Gram matrix
+// are known, in any order; see Matrix. It is for matrices too large to be copied.
+func Gram(eigenvalues []float64, rows, cols int, set *Settings) (Result, error) {
+	if set == nil {
+		set = &Settings{}
+	}
+	return squares(slices.Clone(eigenvalues), 1, rows, cols, set)
+}
+
+// squares solves for singular values whose squares, over scale², are w.
+func squares(w []float64, scale float64, rows, cols int, set *Settings) (Result, error) {
 	for i, v := range w {
 		w[i] = scale * math.Sqrt(max(v, 0))
 	}
-	return Singular(w, rows, cols, set)
+	with := *set
+	with.Precision = max(with.Precision, gramPrecision)
+	return Singular(w, rows, cols, &with)
 }
 
 // Weakened goes a share weakening of the way from init, a mode's present size,

@@ -270,3 +270,62 @@ func ExampleSingular() {
 	fmt.Printf("rank %d, noise %.2f, threshold %.1f\n", r.Rank, math.Sqrt(r.Variance), r.Threshold)
 	// Output: rank 2, noise 1.08, threshold 8.2
 }
+
+// lowRank is the product of random factors, rounded to a precision.
+func lowRank(rng *rand.Rand, rows, cols, rank int, round func(float64) float64) *mat.Dense {
+	normal := func(r, c int) *mat.Dense {
+		m := mat.NewDense(r, c, nil)
+		m.Apply(func(int, int, float64) float64 { return rng.NormFloat64() }, m)
+		return m
+	}
+	var m mat.Dense
+	m.Mul(normal(rows, rank), normal(rank, cols))
+	m.Apply(func(_, _ int, v float64) float64 { return round(v) }, &m)
+	return &m
+}
+
+func TestRoundingIsNoComponent(t *testing.T) {
+	single := func(v float64) float64 { return float64(float32(v)) }
+	for _, c := range []struct {
+		what      string
+		round     func(float64) float64
+		precision float64
+	}{
+		{"float64", func(v float64) float64 { return v }, 0},
+		{"float32", single, 0x1p-23},
+		{"bfloat16", func(v float64) float64 { return float64(math.Float32frombits(math.Float32bits(float32(v)) &^ 0xffff)) }, 0x1p-7},
+	} {
+		for seed := range uint64(4) {
+			rng := rand.New(rand.NewPCG(seed, 5))
+			for _, scale := range []float64{1e-30, 1, 1e30} {
+				m := lowRank(rng, 20, 1200, 3, c.round)
+				m.Scale(scale, m)
+				r, err := Matrix(m, &Settings{Precision: c.precision})
+				if err != nil || r.Rank != 3 {
+					t.Errorf("%s at %g: rank %d, want 3, %v", c.what, scale, r.Rank, err)
+				}
+				var f mat.SVD
+				if !f.Factorize(m, mat.SVDNone) {
+					t.Fatal("no singular values")
+				}
+				r, err = Singular(f.Values(nil), 20, 1200, &Settings{Precision: c.precision})
+				if err != nil || r.Rank != 3 {
+					t.Errorf("%s at %g, from singular values: rank %d, want 3, %v", c.what, scale, r.Rank, err)
+				}
+			}
+		}
+	}
+	ones := make([]float64, 20*30*40)
+	for i := range ones {
+		ones[i] = 1
+	}
+	for mode := range 3 {
+		r, err := Unfolding(tensorops.Wrap([]int{20, 30, 40}, ones), mode, nil)
+		if err != nil || r.Rank != 1 {
+			t.Errorf("ones in mode %d: rank %d, want 1, %v", mode, r.Rank, err)
+		}
+	}
+	if _, err := Singular([]float64{1}, 1, 1, &Settings{Precision: -1}); !errors.Is(err, ErrInput) {
+		t.Errorf("a negative precision: %v", err)
+	}
+}

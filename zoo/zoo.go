@@ -422,7 +422,7 @@ func unlike(g, other conv.Geometry) string {
 	for _, f := range []struct {
 		name     string
 		is, isnt [2]int
-	}{{"stride", g.Stride, other.Stride}, {"padding", g.Padding, other.Padding}, {"dilation", g.Dilation, other.Dilation}} {
+	}{{"stride", g.Stride, other.Stride}, {"padding", g.Padding, other.Padding}, {"more padding at the end", g.Extra, other.Extra}, {"dilation", g.Dilation, other.Dilation}} {
 		if f.is != f.isnt {
 			s += fmt.Sprintf(", %s %d×%d", f.name, f.is[0], f.is[1])
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/train"
 )
@@ -33,7 +34,9 @@ type adaptReport struct {
 	Samples         int           `json:"samples"`
 	SecondsPerEpoch float64       `json:"seconds_per_epoch"`
 	Epochs          []train.Epoch `json:"epochs"`
-	Recipe          train.Recipe  `json:"recipe"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
+	Recipe train.Recipe  `json:"recipe"`
 	// Modules are the changes of kernels, in the network's order.
 	Modules []moduleRow `json:"modules"`
 	Output  string      `json:"output,omitempty"`
@@ -157,7 +160,16 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.readRank(); err != nil {
 		return err
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
+		return err
+	}
+	if err := checkTraining(f.out, f.resume, f.force, false); err != nil {
+		return err
+	}
+	if err := checkName(f.name); err != nil {
 		return err
 	}
 	t := trainFlags{data: f.data, limit: f.limit, holdout: f.holdout}
@@ -177,11 +189,11 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if _, f.opt.Segment = data.(dataset.Segmented); !f.opt.Segment && f.dilate != autoDilate {
 		return usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
 	}
-	model, err := f.options()
+	opt, err := f.options()
 	if err != nil {
 		return err
 	}
-	f.opt.Dilate = model.Dilate
+	f.opt.Dilate = opt.Dilate
 	n, err := f.network(cmd.Context(), base, data)
 	if err != nil {
 		return err
@@ -205,7 +217,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 		}
 	}
 	r := adaptReport{Method: f.method, Rank: n.Options.Rank, Start: f.start, Norms: string(n.Options.Norms), ParamsTrainable: n.Params(), ParamsBase: base.Params(),
-		Samples: validation.Len(), Recipe: job.Recipe, Modules: []moduleRow{}, Output: f.out}
+		Samples: validation.Len(), Recipe: job.Recipe, Modules: []moduleRow{}, Output: f.out, Source: f.source(path)}
 	for _, s := range n.Base.Sites() {
 		if d, ok := n.Changes[s.Name]; ok {
 			r.Modules = append(r.Modules, rowOf(s.Name, d))
@@ -235,6 +247,7 @@ func (f *adaptFlags) run(cmd *cobra.Command, path string) error {
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	if r.Accuracy != nil {
 		what, figure, was := "top-1", *r.Accuracy, *r.AccuracyBefore
 		if r.MIoU != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,11 +31,11 @@ const peftConfigName = "adapter_config.json"
 
 // adapterFormat tells what an adapter's file is; formatSafetensors, a network, where it
 // is no adapter.
-func adapterFormat(path string) (string, *model.StateDict, error) {
+func adapterFormat(ctx context.Context, path string, which model.ReadOptions) (string, *model.StateDict, error) {
 	if _, err := os.Stat(filepath.Join(path, peftConfigName)); err == nil {
 		return formatPEFT, nil, nil
 	}
-	sd, err := model.ReadFile(path)
+	sd, err := which.ReadFile(ctx, path)
 	if err != nil {
 		return "", nil, err
 	}
@@ -42,12 +43,15 @@ func adapterFormat(path string) (string, *model.StateDict, error) {
 		return formatNative, sd, nil
 	}
 	for _, name := range sd.Names() {
+		_, param, _ := strings.Cut(name, ".")
 		switch {
-		case strings.HasPrefix(name, "base_model.model."):
+		case strings.HasPrefix(name, "base_model.model.") && (strings.Contains(name, ".lora_") || strings.Contains(name, ".hada_w") || strings.Contains(name, ".lokr_w")):
 			return "", nil, fmt.Errorf("%s: tensors of PEFT's, which mean nothing without %s beside them: name the directory", path, peftConfigName)
 		case strings.HasSuffix(name, ".lora_A") || strings.HasSuffix(name, ".lora_B"):
 			return formatLoralib, sd, nil
-		case strings.HasSuffix(name, ".lora_up.weight"), strings.Contains(name, ".hada_w"), strings.Contains(name, ".lokr_w"), strings.HasSuffix(name, ".diff"):
+		case strings.HasSuffix(name, ".lora_up.weight"), strings.Contains(name, ".hada_w"), strings.Contains(name, ".lokr_w"),
+			strings.HasSuffix(name, ".diff"), strings.HasSuffix(name, ".diff_b"), strings.HasSuffix(name, ".w_norm"), strings.HasSuffix(name, ".b_norm"),
+			(strings.HasPrefix(name, peft.LyCORISPrefix+"_") || strings.HasPrefix(name, "lora_")) && peft.Algorithm(param) != "":
 			return formatLyCORIS, sd, nil
 		}
 	}
@@ -58,17 +62,19 @@ func adapterFormat(path string) (string, *model.StateDict, error) {
 type foreignFlags struct {
 	prefix string
 	alpha  float64
+	cmd    *cobra.Command
 }
 
 func (f *foreignFlags) add(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.prefix, "prefix", peft.LyCORISPrefix, "what the names in LyCORIS files begin with")
+	f.cmd = cmd
+	cmd.Flags().StringVar(&f.prefix, "lycoris-prefix", "", "what the names in LyCORIS files begin with, such as lora_unet; left out, it is found, and "+peft.LyCORISPrefix+" is written")
 	cmd.Flags().Float64Var(&f.alpha, "lora-alpha", 1, "the alpha of loralib files, which do not hold it")
 }
 
-// read reads an adapter file of any format for a network with the sites; format is what
+// read reads an adapter file of any format for a network; format is what
 // it is, or "" to look.
-func (f *foreignFlags) read(path, format string, sites []peft.Site) (*peft.File, error) {
-	found, sd, err := adapterFormat(path)
+func (f *foreignFlags) read(path, format string, base peft.Base) (*peft.File, error) {
+	found, sd, err := adapterFormat(f.cmd.Context(), path, model.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +86,7 @@ func (f *foreignFlags) read(path, format string, sites []peft.Site) (*peft.File,
 	case format == formatPEFT && sd != nil:
 		return nil, fmt.Errorf("%s: not PEFT's: it has no %s", path, peftConfigName)
 	case format == formatPEFT:
-		a, err = peft.ReadPEFT(path, sites)
+		a, err = base.ReadPEFT(f.cmd.Context(), path)
 		if err != nil {
 			return nil, err // it names the directory
 		}
@@ -93,9 +99,9 @@ func (f *foreignFlags) read(path, format string, sites []peft.Site) (*peft.File,
 		}
 		return file, nil
 	case format == formatLyCORIS:
-		a, err = peft.DecodeLyCORIS(sd, sites, f.prefix)
+		a, err = base.DecodeLyCORIS(sd, f.prefix)
 	case format == formatLoralib:
-		a, err = peft.DecodeLoralib(sd, sites, f.alpha)
+		a, err = base.DecodeLoralib(sd, f.alpha)
 	default:
 		return nil, fmt.Errorf("%s: no adapter: it has the tensors of a network, such as %q", path, first(sd.Names()))
 	}
@@ -131,6 +137,9 @@ type target struct {
 	force bool // take it for another's base
 }
 
+// base is the network as adapters of other programs need it.
+func (t *target) base() peft.Base { return peft.Base{Sites: adapt.Sites(t.net), State: t.sd} }
+
 // target loads the network.
 func (f *modelFlags) target(path string, force bool) (*target, error) {
 	net, err := f.net(path)
@@ -147,7 +156,7 @@ func (f *modelFlags) target(path string, force bool) (*target, error) {
 // adapter reads FILE[:NAME] and checks that it belongs to the network.
 func (t *target) adapter(argument string, f *foreignFlags) (*peft.Adapter, error) {
 	path, task := splitTask(argument)
-	file, err := f.read(path, "", adapt.Sites(t.net))
+	file, err := f.read(path, "", t.base())
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -13,8 +10,10 @@ import (
 
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/zoo"
 	"github.com/lowrank-go/lowrank/zoo/letters"
 )
@@ -23,17 +22,29 @@ import (
 type modelFlags struct {
 	strideFirst bool
 	dilate      int
+	norm        normFlags
 	threads     int
 	json        bool
+	// which says what of a file is the network.
+	which model.ReadOptions
+	// sources are where the networks that were read lay in their files, by path.
+	sources map[string]model.Source
+	// types are the types of the numbers in those files.
+	types map[string]model.DType
+	cmd   *cobra.Command
 }
 
 func (f *modelFlags) add(cmd *cobra.Command) {
 	f.addReading(cmd)
+	f.norm.add(cmd)
 	cmd.Flags().IntVar(&f.threads, "threads", 0, "threads to use, 0 for all; results do not depend on it")
 }
 
 // addReading is add for commands that run no network.
 func (f *modelFlags) addReading(cmd *cobra.Command) {
+	f.cmd = cmd
+	cmd.Flags().StringVar(&f.which.Key, "key", "", "of PyTorch checkpoints: where the weights lie, such as model_ema or ema.state_dict; left out, they are found")
+	cmd.Flags().StringVar(&f.which.Prefix, "prefix", "", "of networks: what the names of their tensors begin with, such as teacher.backbone; left out, wrappers such as module. are found")
 	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
 	cmd.Flags().IntVar(&f.dilate, "dilate", autoDilate, "of segmentation networks, for files that do not say it and for new ones: how many last stages keep their resolution and dilate; -1 means 1 for 32×32 networks and 2 for others")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
@@ -54,9 +65,10 @@ func (f *modelFlags) options() (zoo.Options, error) {
 	return opt, nil
 }
 
-// readFinite reads a file, or the embedded network, and refuses NaN and infinities,
-// which no decomposition and no network can use.
-func readFinite(path string) (*model.StateDict, error) {
+// readNetwork reads a file, or the embedded network, without what training programs put around a
+// network. It refuses NaN, infinities and numbers beyond float32, which no decomposition
+// and no network can use.
+func (f *modelFlags) readNetwork(path string) (*model.StateDict, error) {
 	if path == embeddedName {
 		net, err := letters.Net()
 		if err != nil {
@@ -64,14 +76,38 @@ func readFinite(path string) (*model.StateDict, error) {
 		}
 		return net.StateDict()
 	}
-	sd, err := model.ReadFile(path)
+	sd, err := f.which.ReadFile(f.cmd.Context(), path)
 	if err != nil {
 		return nil, err
 	}
 	if err := sd.CheckFinite(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if _, ok := sd.Meta[peft.MetaKey]; !ok {
+		sd = model.Strip(sd)
+	}
+	if f.sources == nil {
+		f.sources, f.types = map[string]model.Source{}, map[string]model.DType{}
+	}
+	f.types[path] = sd.FloatType()
+	f.sources[path] = sd.Source
 	return sd, nil
+}
+
+// source is what reading path found, nil where there is nothing to tell.
+func (f *modelFlags) source(path string) *model.Source {
+	s := f.sources[path]
+	if s.IsZero() {
+		return nil
+	}
+	return &s
+}
+
+// tell prints what reading path found, if it was more than a network.
+func (f *modelFlags) tell(w io.Writer, path string) {
+	for _, line := range f.sources[path].Lines() {
+		fmt.Fprintf(w, "%s: %s\n", path, line)
+	}
 }
 
 // embeddedName stands for the network in the program.
@@ -90,15 +126,15 @@ func (f *modelFlags) net(path string) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	sd, err := readFinite(path)
+	sd, err := f.readNetwork(path)
 	if err != nil {
 		return nil, err
 	}
 	net, err := zoo.Load(sd, opt)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, sd.Source.Explain(err))
 	}
-	return net, nil
+	return net, f.norm.apply(&net.Preprocess)
 }
 
 // dataFlags are the flags of every command that reads images.
@@ -107,9 +143,11 @@ type dataFlags struct {
 	split string
 	limit int
 	batch int
+	cmd   *cobra.Command
 }
 
 func (f *dataFlags) add(cmd *cobra.Command) {
+	f.cmd = cmd
 	cmd.Flags().StringVar(&f.data, "data", "", "labelled images: cifar10:DIR, cifar100:DIR, idx:DIR, folder:DIR or folder:FILE.zip (one folder a class; PATH,holdout=0.25 divides each class), glyphs:TASK (drawn; letters, lowercase, digits, shapes, textures, inverted, segments), or images with masks: pairs:DIR, glyphs:segments")
 	cmd.Flags().StringVar(&f.split, "split", "test", "part of the data, test or train, where the format tells them apart")
 	cmd.Flags().IntVar(&f.limit, "limit", 0, "use N images spread evenly over the data, 0 for all")
@@ -118,7 +156,7 @@ func (f *dataFlags) add(cmd *cobra.Command) {
 
 // forModel sets the data where none are named and the network is the embedded one.
 func (f *dataFlags) forModel(path string) {
-	if f.data == "" && path == embeddedName {
+	if !f.cmd.Flags().Changed("data") && path == embeddedName {
 		f.data = letters.Data
 	}
 }
@@ -151,25 +189,7 @@ func progressLine(cmd *cobra.Command, what string) *progress.Line {
 	return nil
 }
 
-// checkOutput refuses to overwrite before any work is done.
-func checkOutput(path string, force bool) error {
-	if path == "" || force {
-		return nil
-	}
-	switch _, err := os.Lstat(path); {
-	case err == nil:
-		return fmt.Errorf("%s exists; --force overwrites it", path)
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	return nil
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
+func printJSON(w io.Writer, v any) error { return figures.Encode(w, v) }
 
 // table prints rows in aligned columns, the first row being the heading; the
 // first column is text, the others are numbers or short words.
@@ -180,11 +200,11 @@ func table(w io.Writer, rows [][]string) {
 			if i > 0 {
 				fmt.Fprint(tw, "\t")
 			}
-			fmt.Fprint(tw, cell)
+			fmt.Fprint(tw, visible(cell, ""))
 		}
 		fmt.Fprintln(tw)
 	}
-	_ = tw.Flush() // the writer below reports its own failures
+	_ = tw.Flush() // output remembers failures
 }
 
 // count prints n with separators, 11,689,512.

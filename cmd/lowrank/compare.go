@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/usage"
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -146,7 +148,11 @@ func (f *compareFlags) check(cmd *cobra.Command) error {
 	for _, rate := range f.rates {
 		r := f.Recipe
 		r.Rate = rate
-		if err := errors.Join(r.Validate(), positive(rate)); err != nil {
+		err := r.Validate()
+		if err == nil {
+			err = positive(rate)
+		}
+		if err != nil {
 			return usageError{err}
 		}
 	}
@@ -167,8 +173,25 @@ func (f *compareFlags) check(cmd *cobra.Command) error {
 	if f.resume {
 		return nil
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
-		return fmt.Errorf("%w, and --resume goes on from it", err)
+	if _, err := os.Lstat(f.out); err == nil && !f.force {
+		return fmt.Errorf("%s exists; --force overwrites it, and --resume goes on from it", f.out)
+	}
+	return checkOutput(f.out, f.force)
+}
+
+// openAll opens all data once, so that what is wrong with the last is known before the first
+// is used.
+func (f *compareFlags) openAll() error {
+	for _, t := range f.tasks {
+		for _, split := range []dataset.Split{dataset.Train, dataset.Test} {
+			set, err := dataset.Open(t.spec, dataset.Options{Split: split})
+			if err != nil {
+				return err
+			}
+			if err := dataset.Close(set); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -185,13 +208,27 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 		return err
 	}
 	var all outcomes
+	if len(f.tasks) > 0 {
+		// Each run writes the file anew: nobody else may in the meantime.
+		unlock, err := model.Lock(f.out)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
 	if f.resume {
 		var err error
 		if all, err = readOutcomes(f.out); err != nil {
 			return err
 		}
+		if err := model.RemoveTemporary(f.out); err != nil {
+			return err
+		}
 	}
 	if len(f.tasks) > 0 {
+		if err := f.openAll(); err != nil {
+			return err
+		}
 		base, err := f.net(path)
 		if err != nil {
 			return err
@@ -219,9 +256,11 @@ func (f *compareFlags) run(cmd *cobra.Command, path string) error {
 		}
 	}
 	table := tabulate(all, f.tasks, f.candidates)
+	table.Source = f.source(path)
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), table)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	table.print(cmd.OutOrStdout())
 	return nil
 }
@@ -281,7 +320,10 @@ func (c *comparison) ensure(t task, m candidate, seed uint64, rate float64, spli
 		return nil
 	}
 	if err := c.once(&o, t, m); err != nil {
-		if c.cmd.Context().Err() != nil {
+		switch ended := c.cmd.Context().Err() != nil; {
+		case ended && len(c.all) == 0:
+			return err
+		case ended:
 			return fmt.Errorf("%w (%w)", err, errResumable)
 		}
 		return fmt.Errorf("%s by %s: %w", t.name, m.text, err)

@@ -1,19 +1,20 @@
 package main
 
 import (
-	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 
 	"gonum.org/v1/gonum/stat"
 
 	"github.com/lowrank-go/lowrank/adapt"
+	"github.com/lowrank-go/lowrank/internal/infile"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
@@ -49,18 +50,16 @@ type outcomes []outcome
 
 // readOutcomes reads a file of outcomes, which need not be there.
 func readOutcomes(path string) (outcomes, error) {
-	f, err := os.Open(path)
+	text, err := infile.Read(context.Background(), path, 64<<20)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	var all outcomes
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		d := json.NewDecoder(strings.NewReader(s.Text()))
+	for line := range bytes.Lines(text) {
+		d := json.NewDecoder(bytes.NewReader(line))
 		d.DisallowUnknownFields()
 		var o outcome
 		if err := d.Decode(&o); err != nil {
@@ -71,7 +70,7 @@ func readOutcomes(path string) (outcomes, error) {
 		}
 		all = append(all, o)
 	}
-	return all, s.Err()
+	return all, nil
 }
 
 func (all outcomes) write(path string) error {
@@ -87,8 +86,10 @@ func (all outcomes) write(path string) error {
 
 // comparisonTable is what compare prints.
 type comparisonTable struct {
-	Tasks []string        `json:"tasks"`
-	Rows  []comparisonRow `json:"methods"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source   `json:"source,omitempty"`
+	Tasks  []string        `json:"tasks"`
+	Rows   []comparisonRow `json:"methods"`
 }
 
 // comparisonRow is a method. Costs are relative to full fine-tuning, geometric means

@@ -45,13 +45,17 @@ type compressReport struct {
 	Seconds            float64           `json:"seconds"`
 	Output             string            `json:"output,omitempty"`
 	Layers             []compress.Result `json:"layers"`
-	correct            [3]int
+	// Source says where in its file the network lay and what was left out.
+	Source  *model.Source `json:"source,omitempty"`
+	correct [3]int
 }
 
 type compressFlags struct {
 	modelFlags
+	typeFlag
 	dataFlags
 	tuneFlags
+	onnxFlags
 	method    string
 	stability string
 	rank      string
@@ -85,9 +89,10 @@ tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
 ranks of the channels, none of them reduced among these, and takes the best.
 
 --stability epc corrects cp and tkdcpd: of all factors of the rank whose error
-is at most 1.02 times (epc=F: F times) that of the fit it takes the least
-sensitive, so that components do not cancel each other and the network can be
-fine-tuned. It is the default of tkdcpd.
+is at most 1.02 times that of the fit it takes the least sensitive, so that
+components do not cancel each other and the network can be fine-tuned. epc=V
+with V above 1 is another factor; with V below 1 it is the relative error that
+each kernel may have. It is the default of tkdcpd.
 
 A layer that would not get smaller, or would need more multiply-accumulates,
 stays as it is, and the report says why. With --data the accuracy is measured
@@ -108,12 +113,14 @@ lies beside OUT, and --resume goes on from it.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, argument(args)) },
 	}
 	f.modelFlags.add(cmd)
+	f.typeFlag.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
+	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
 	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
-	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=F; make factors as little sensitive as F times the error of the fit allows, 1.02 by default")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
@@ -144,8 +151,8 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	if method == compress.Auto {
-		method = compress.TKDCPD // with the correction that the flags say
+	if stability == 0 {
+		stability = compress.NoStability
 	}
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")
@@ -156,8 +163,22 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.tuneFlags.check(f.data, f.out); err != nil {
 		return err
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := f.typeFlag.check(); err != nil {
 		return err
+	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
+		return err
+	}
+	if isONNXName(f.out) {
+		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
+	}
+	if f.Epochs > 0 {
+		if err := checkTraining(f.out, f.resume, f.force, false); err != nil {
+			return err
+		}
 	}
 	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads}
 	line := progressLine(cmd, "layers")
@@ -174,7 +195,10 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	r.Seconds = time.Since(start).Seconds()
+	if err := f.typeFlag.apply(out, f.types[path]); err != nil {
+		return err
+	}
+	r.Seconds, r.Source = time.Since(start).Seconds(), f.source(path)
 	if f.out != "" {
 		if err := model.WriteSafetensors(f.out, out); err != nil {
 			return err
@@ -190,11 +214,13 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	r.print(cmd)
 	return nil
 }
 
-// parseStability reads none, epc and epc=F; the result is the factor, 0 for none.
+// parseStability reads none, epc and epc=V: a factor of the fit's error above 1, or the
+// relative error below; 0 for none.
 func parseStability(s string) (float64, error) {
 	switch {
 	case s == "none":
@@ -202,17 +228,17 @@ func parseStability(s string) (float64, error) {
 	case s == "epc":
 		return 1.02, nil
 	}
-	v, ok := strings.CutPrefix(s, "epc=")
-	factor, err := strconv.ParseFloat(v, 64)
-	if !ok || err != nil || !(factor > 1) || math.IsInf(factor, 1) {
-		return 0, usagef("stability %q; want none, epc, or epc=F with a factor F above 1", s)
+	text, ok := strings.CutPrefix(s, "epc=")
+	v, err := strconv.ParseFloat(text, 64)
+	if !ok || err != nil || !(v > 0) || v == 1 || math.IsInf(v, 1) {
+		return 0, usagef("stability %q; want none, epc, or epc=V with a factor V above 1 of the fit's error, or a relative error V below 1", s)
 	}
-	return factor, nil
+	return v, nil
 }
 
 // loose compresses the kernels of a file that is not a known network.
 func (f *compressFlags) loose(ctx context.Context, path string, opt compress.Options, r *compressReport) (*model.StateDict, error) {
-	sd, err := readFinite(path)
+	sd, err := f.readNetwork(path)
 	if err != nil {
 		return nil, err
 	}
@@ -313,6 +339,17 @@ func (f *compressFlags) latency(ctx context.Context, before, after *graph.Graph,
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
+// speed says how many times faster something has become, or slower.
+func speed(times float64) string {
+	switch {
+	case times >= 1.005:
+		return fmt.Sprintf("%.2fx faster", times)
+	case times > 0.995:
+		return "no faster"
+	}
+	return fmt.Sprintf("%.2fx slower", 1/times)
+}
+
 func (r *compressReport) print(cmd *cobra.Command) {
 	w := cmd.OutOrStdout()
 	head := []string{"layer", "method", "rank", "error", "params", "", "MACs", ""}
@@ -338,6 +375,14 @@ func (r *compressReport) print(cmd *cobra.Command) {
 	}
 	table(w, rows)
 	fmt.Fprintln(w)
+	for _, l := range r.Layers {
+		if l.Note != "" && l.Reason == "" {
+			fmt.Fprintf(w, "%s: %s\n", l.Name, l.Note)
+		}
+	}
+	if r.Arch == nil {
+		fmt.Fprint(w, "Strides, paddings and groups are not in the file: every kernel was taken as a convolution in one group.\nA kernel in groups must stay as it is; --layers chooses.\n\n")
+	}
 	rows = [][]string{{"", "before", "after", ""},
 		{"parameters", count(r.ParamsBefore), count(r.ParamsAfter), times(r.ParamsBefore, r.ParamsAfter) + " fewer"}}
 	if r.MACsBefore != nil {
@@ -345,7 +390,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 	}
 	if r.LatencyBefore != nil {
 		rows = append(rows, []string{"one image", fmt.Sprintf("%.2f ms", *r.LatencyBefore), fmt.Sprintf("%.2f ms", *r.LatencyAfter),
-			fmt.Sprintf("%.2fx faster", *r.LatencyBefore / *r.LatencyAfter)})
+			speed(*r.LatencyBefore / *r.LatencyAfter)})
 	}
 	measure := "top-1"
 	change := func(at int, _ float64) string {

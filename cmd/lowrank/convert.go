@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -11,7 +12,6 @@ import (
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
-	"github.com/lowrank-go/lowrank/zoo"
 )
 
 const formatNPZ = "npz"
@@ -30,6 +30,8 @@ type convertReport struct {
 	Alpha    float64      `json:"lora_alpha,omitempty"`
 	Modules  []convertRow `json:"modules"`
 	Output   string       `json:"output"`
+	// Source says where in its file a network lay and what was left out.
+	Source model.Source `json:"source,omitzero"`
 }
 
 type convertRow struct {
@@ -44,6 +46,7 @@ type convertRow struct {
 
 type convertFlags struct {
 	modelFlags
+	typeFlag
 	foreignFlags
 	from, to, base, kind, rank, name string
 	lossy, strip, forceBase          bool
@@ -71,7 +74,9 @@ A change that the target does not have becomes one of another kind where that is
 else of as much as the target can hold, leaves out tensors that it has no place for,
 and tells the errors. What is written is read back and compared with IN either way.
 
-Of networks --strip takes away what training wrappers put before names ("module.").`,
+Of networks --strip takes away what training programs put around them: wrappers before
+names ("module."), copies that follow the network, bookkeeping. float16 and bfloat16
+stay what they are.`,
 		Example: `  lowrank convert digits.safetensors --to peft -o digits-peft
   lowrank convert digits-peft --base embedded -o back.safetensors
   lowrank convert serial.safetensors --to lycoris --lossy -o lycoris.safetensors
@@ -81,6 +86,7 @@ Of networks --strip takes away what training wrappers put before names ("module.
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	f.modelFlags.addReading(cmd)
+	f.typeFlag.add(cmd)
 	f.foreignFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.to, "to", "", "format to write: "+strings.Join(formats, ", ")+"; left out, native of adapters and safetensors of networks")
@@ -90,7 +96,7 @@ Of networks --strip takes away what training wrappers put before names ("module.
 	fl.StringVar(&f.rank, "rank", "", "of fits: ranks, or energy=E")
 	fl.BoolVar(&f.lossy, "lossy", false, "fit what has no exact way, and leave out what has no place")
 	fl.StringVar(&f.name, "name", "", "the task's name in a native file")
-	fl.BoolVar(&f.strip, "strip", false, "of networks: take prefixes such as module. off all names")
+	fl.BoolVar(&f.strip, "strip", false, "of networks: take off prefixes such as module., and leave bookkeeping out")
 	fl.BoolVar(&f.forceBase, "force-base", false, "take --base for the adapter's though it is another")
 	fl.StringVarP(&f.out, "output", "o", "", "file to write, for peft a directory")
 	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
@@ -109,11 +115,23 @@ func (f *convertFlags) run(cmd *cobra.Command, argument string) error {
 	if f.rank != "" && !f.lossy {
 		return usagef("--rank is for fits: give --lossy too")
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkName(f.name); err != nil {
+		return err
+	}
+	if err := f.typeFlag.check(); err != nil {
+		return err
+	}
+	check := checkOutput
+	if f.to == formatPEFT {
+		check = checkOutputDir
+	} else if err := checkEnding(f.out, ".safetensors", ".npz"); err != nil {
+		return err
+	}
+	if err := check(f.out, f.force); err != nil {
 		return err
 	}
 	path, task := splitTask(argument)
-	format, sd, err := adapterFormat(path)
+	format, sd, err := adapterFormat(cmd.Context(), path, f.which)
 	if err != nil {
 		return err
 	}
@@ -139,6 +157,9 @@ func (f *convertFlags) run(cmd *cobra.Command, argument string) error {
 func (f *convertFlags) network(path string, sd *model.StateDict, r *convertReport) error {
 	if r.To == "" {
 		r.To = formatSafetensors
+		if strings.EqualFold(filepath.Ext(f.out), ".npz") {
+			r.To = formatNPZ
+		}
 	}
 	if sd == nil {
 		return fmt.Errorf("%s: a directory of PEFT's, no network", path)
@@ -147,13 +168,25 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 		return usagef("%s is a network: --kind, --base, --lossy and --name are for adapters", path)
 	}
 	if f.strip {
-		sd = zoo.Strip(sd)
+		sd = model.Strip(sd)
 	}
+	r.Source = sd.Source
 	r.From, r.Tensors = "network", sd.Len() // which of its formats is not worth telling
+	if f.dtype != "keep" {
+		if err := f.typeFlag.apply(sd, ""); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
 	switch r.To {
 	case formatSafetensors:
+		if err := checkEnding(f.out, ".safetensors"); err != nil {
+			return err
+		}
 		return model.WriteSafetensors(f.out, sd)
 	case formatNPZ:
+		if err := checkEnding(f.out, ".npz"); err != nil {
+			return err
+		}
 		return model.WriteNPZ(f.out, sd)
 	}
 	return fmt.Errorf("%s: a network has no %s format: want safetensors or npz; lowrank extract makes an adapter of what fine-tuning changed", path, r.To)
@@ -179,14 +212,19 @@ func (f *convertFlags) adapter(cmd *cobra.Command, path, task string, r *convert
 		r.To = formatNative
 	}
 	switch {
-	case f.strip:
-		return usagef("%s is an adapter: --strip is for networks", path)
+	case f.strip || f.dtype != "keep":
+		return usagef("%s is an adapter: --strip and --dtype are for networks", path)
 	case f.name != "" && r.To != formatNative:
 		return usagef("--name %s: %s files hold no names of tasks", f.name, r.To)
 	}
 	o, err := f.options()
 	if err != nil {
 		return err
+	}
+	if r.To != formatPEFT {
+		if err := checkEnding(f.out, ".safetensors"); err != nil {
+			return err
+		}
 	}
 	file, t, err := f.open(path, r.From)
 	if err != nil {
@@ -243,7 +281,7 @@ func (f *convertFlags) refusal(path string, err error) error {
 // open reads an adapter file and the network it is for, nil where nothing needs that.
 func (f *convertFlags) open(path, format string) (*peft.File, *target, error) {
 	if format == formatNative && f.base == "" {
-		file, err := f.read(path, format, nil)
+		file, err := f.foreignFlags.read(path, format, peft.Base{})
 		return file, nil, err
 	}
 	name := f.base
@@ -254,7 +292,7 @@ func (f *convertFlags) open(path, format string) (*peft.File, *target, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := f.read(path, format, adapt.Sites(t.net))
+	file, err := f.foreignFlags.read(path, format, t.base())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -387,6 +425,9 @@ func (r *convertReport) print(cmd *cobra.Command, asJSON bool) error {
 	}
 	if r.Alpha != 0 {
 		fmt.Fprintf(w, "loralib must be given lora_alpha=%g\n", r.Alpha)
+	}
+	for _, line := range r.Source.Lines() {
+		fmt.Fprintln(w, line)
 	}
 	fmt.Fprintf(w, "%s to %s, %d tensors; wrote %s\n", r.From, r.To, r.Tensors, r.Output)
 	return nil

@@ -35,7 +35,10 @@ type decomposeReport struct {
 	Intensity   float64   `json:"intensity"`
 	Sensitivity float64   `json:"sensitivity"`
 	Errors      []float64 `json:"errors"`
-	// Before is the fit before --epc.
+	// Vanished is the number of components that explain nothing, though something is
+	// left to explain.
+	Vanished int `json:"vanished,omitempty"`
+	// Before is the fit before --stability.
 	Before *stability.State `json:"before,omitempty"`
 	Output string           `json:"output,omitempty"`
 	Plot   string           `json:"plot,omitempty"`
@@ -58,11 +61,17 @@ type decomposeFlags struct {
 	plot    string
 	epc     float64
 	tensor  string
-	seed    uint64
-	threads int
-	out     string
-	force   bool
-	json    bool
+	// stability is none, epc or epc=V; correction is what it says: a factor of the
+	// fit's error above 1, a relative error below, 0 for none.
+	stability  string
+	correction float64
+	// precision is the rounding of the tensor's elements, 0 for float64's.
+	precision float64
+	seed      uint64
+	threads   int
+	out       string
+	force     bool
+	json      bool
 }
 
 func newDecompose() *cobra.Command {
@@ -75,7 +84,7 @@ with --tensor NAME (.npz, safetensors, a checkpoint).
 
 Methods: cp is the canonical polyadic decomposition, tucker the Tucker
 decomposition by HOSVD and HOOI, tkdcpd a Tucker decomposition of the first two
-modes, or of --modes, with a cp of its core, corrected as with --epc. --solver is for cp: als, alternating least
+modes, or of --modes, with a cp of its core, corrected as with --stability epc. --solver is for cp: als, alternating least
 squares, or lm, Levenberg-Marquardt, which needs far fewer iterations where
 components are nearly collinear or the accuracy is to be high.
 
@@ -90,6 +99,15 @@ doubling and bisection; in tkdcpd a quarter of its square is tucker's.
 amounts; cp also takes a list of modes. --weights names a tensor of the same
 shape, by which the squared error of each entry counts in cp; 0 means that the
 entry is not known, and it may then be NaN.
+
+--starts is the number of starts of cp and, with given ranks, of tucker; the best
+result counts, and all but the first are random, from --seed. Components that
+vanish are tried again.
+
+--stability epc makes cp as little sensitive as 1.02 times its error allows, so
+that components do not cancel each other. epc=V with V above 1 is another factor;
+with V below 1 it is the relative error itself. tkdcpd is always corrected, by
+1.01 where nothing is said.
 
 An interrupt, --time or --target ends the fit early, and the best so far is
 written.
@@ -110,13 +128,14 @@ a mode that --modes leaves out; for tkdcpd those factors, and "weights", "core0"
 	fl.Float64Var(&f.tol, "tol", 0, "bound on the relative error, in place of --rank")
 	fl.StringVar(&f.modes, "modes", "", "modes that tucker or tkdcpd compresses, a comma list; all, or 0,1, when empty")
 	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
-	fl.StringVar(&f.init, "init", "hosvd", "start of cp: hosvd or random")
-	fl.IntVar(&f.starts, "starts", 0, "starts of cp, 0 for a default; the best result is kept, all but the first are random")
+	fl.StringVar(&f.init, "init", "hosvd", "first start: hosvd or random")
+	fl.IntVar(&f.starts, "starts", 0, "starts of cp and of tucker with given ranks, 0 for a default; the best result is kept, all but the first are random")
 	fl.StringVar(&f.nonneg, "nonnegative", "", "modes whose factors are kept non-negative, all or, for cp, a comma list")
 	fl.StringVar(&f.weights, "weights", "", "file of the entries' weights for cp (.npy); 0 is an unknown entry")
 	fl.Float64Var(&f.target, "target", 0, "stop cp at this relative error")
 	fl.DurationVar(&f.limit, "time", 0, "stop cp after this time, such as 30s")
-	fl.Float64Var(&f.epc, "epc", 0, "make cp as little sensitive as this many times its error allows, such as 1.02; tkdcpd always, by 1.01")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
+	fl.Float64Var(&f.epc, "epc", 0, "the V of --stability epc=V")
 	fl.StringVar(&f.plot, "plot", "", "file for a plot of the error after each sweep ("+strings.Join(chart.Formats, ", ")+")")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
 	fl.Float64Var(&f.stop, "stop", 0, "stop when a sweep lowers the relative error by less, 0 for a default")
@@ -160,8 +179,20 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	if f.weights != "" && (f.method != "cp" || f.solver != "als") {
 		return usagef("--weights belongs to cp with als")
 	}
-	if f.epc != 0 && (!(f.epc > 1) || math.IsInf(f.epc, 1) || f.method == "tucker" || f.nonneg != "" || f.weights != "") {
-		return usagef("--epc %g; want a factor above 1, for tkdcpd, or for cp without --nonnegative and --weights", f.epc)
+	if f.epc != 0 {
+		if f.stability != "" {
+			return usagef("--epc and --stability are the same; want one of them")
+		}
+		f.stability = fmt.Sprintf("epc=%g", f.epc)
+	}
+	if f.stability != "" {
+		var err error
+		if f.correction, err = parseStability(f.stability); err != nil {
+			return err
+		}
+		if f.correction != 0 && (f.method == "tucker" || f.nonneg != "" || f.weights != "") {
+			return usagef("--stability %s is for tkdcpd, and for cp without --nonnegative and --weights", f.stability)
+		}
 	}
 	if f.method != "cp" && (f.target != 0 || f.limit != 0) {
 		return usagef("--target and --time belong to cp")
@@ -251,12 +282,20 @@ func (f *decomposeFlags) read(path string) (*tensor.Dense, error) {
 		}
 		name = sd.Names()[0]
 	}
+	if t, ok := sd.Get(name); ok {
+		f.precision = precision(t.DType())
+	}
 	return dense(sd, path, name)
 }
 
 func dense(sd *model.StateDict, path, name string) (*tensor.Dense, error) {
 	t, ok := sd.Get(name)
 	if !ok {
+		for _, l := range sd.Source.LeftOut {
+			if l.Name == name {
+				return nil, fmt.Errorf("%s: %q is not read: %s", path, name, l.Reason)
+			}
+		}
 		return nil, fmt.Errorf("%s: no tensor is called %q", path, name)
 	}
 	x, err := t.Dense()
@@ -264,6 +303,19 @@ func dense(sd *model.StateDict, path, name string) (*tensor.Dense, error) {
 		return nil, fmt.Errorf("%s: %s: %w", path, name, err)
 	}
 	return x, nil
+}
+
+// precision is the relative rounding of elements of a type, 0 where that is float64's.
+func precision(d model.DType) float64 {
+	switch d {
+	case model.F32:
+		return 0x1p-23
+	case model.F16:
+		return 0x1p-10
+	case model.BF16:
+		return 0x1p-7
+	}
+	return 0
 }
 
 // numbers reads a comma list of whole numbers from low on.
@@ -293,6 +345,9 @@ func (r *decomposeReport) print(cmd *cobra.Command) {
 		{"sweeps", fmt.Sprintf("%d (%s)", r.Sweeps, r.Status)},
 		{"intensity", fmt.Sprintf("%.6g", r.Intensity)},
 		{"sensitivity", fmt.Sprintf("%.6g", r.Sensitivity)},
+	}
+	if r.Vanished > 0 {
+		rows = append(rows, []string{"", fmt.Sprintf("%d components explain nothing; more --starts or another --seed may find more", r.Vanished)})
 	}
 	if r.Before != nil {
 		rows = append(rows, []string{"before --epc", fmt.Sprintf("error %.6g, intensity %.6g, sensitivity %.6g", r.Before.RelError, r.Before.Intensity, r.Before.Sensitivity)})
@@ -359,7 +414,8 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 	if best == nil {
 		return err
 	}
-	if f.epc > 0 && err == nil {
+	r.Vanished = best.Vanished
+	if f.correction > 0 && err == nil {
 		if err = f.correct(ctx, x, update, best, r); err != nil && !errors.Is(err, context.Canceled) {
 			return err
 		}
@@ -374,9 +430,15 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 // correct makes a fit less sensitive.
 func (f *decomposeFlags) correct(ctx context.Context, x *tensor.Dense, update func(int, int, string), fit *cpd.Result, r *decomposeReport) error {
 	const limit = 500
-	e, err := stability.EPC(ctx, x, &fit.Kruskal, &stability.Settings{Factor: f.epc, MaxSweeps: limit, Workers: f.threads, Progress: func(sweep int, s, _ float64) {
+	set := stability.Settings{MaxSweeps: limit, Workers: f.threads, Progress: func(sweep int, s, _ float64) {
 		update(sweep, limit, fmt.Sprintf("sweeps of correction, sensitivity %.3g", s))
-	}})
+	}}
+	if f.correction > 1 {
+		set.Factor = f.correction
+	} else {
+		set.Bound = f.correction
+	}
+	e, err := stability.EPC(ctx, x, &fit.Kruskal, &set)
 	if e == nil {
 		return err
 	}
@@ -440,7 +502,8 @@ func (f *decomposeFlags) ranks() (modes, ranks []int, energy float64, err error)
 }
 
 func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
-	set := tucker.Settings{RelError: f.tol, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads}
+	set := tucker.Settings{RelError: f.tol, MaxSweeps: f.sweeps, Tol: f.stop, Workers: f.threads,
+		Starts: f.starts, Init: tucker.Init(f.init), Seed: f.seed, Precision: f.precision}
 	limit := f.sweeps
 	if limit == 0 {
 		limit = 50

@@ -12,6 +12,7 @@ import (
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/eval"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
 
@@ -25,6 +26,11 @@ type evalReport struct {
 	Correct  int     `json:"correct"`
 	Samples  int     `json:"samples"`
 	Seconds  float64 `json:"seconds"`
+	// Mean and Std are what images are normalised by.
+	Mean [3]float32 `json:"mean"`
+	Std  [3]float32 `json:"std"`
+	// Source says where in the file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
 }
 
 // segmentationReport is what eval prints with --json of a segmentation network.
@@ -40,19 +46,25 @@ type segmentationReport struct {
 	Pixels  int64      `json:"pixels"`
 	Samples int        `json:"samples"`
 	Seconds float64    `json:"seconds"`
+	// Mean and Std are what images are normalised by.
+	Mean   [3]float32    `json:"mean"`
+	Std    [3]float32    `json:"std"`
+	Source *model.Source `json:"source,omitempty"`
 }
 
 // reportSegmentation prints the score of a segmentation network.
-func reportSegmentation(w io.Writer, asJSON bool, net *graph.Graph, set dataset.Set, s *eval.Score, seconds float64) error {
+func (f *modelFlags) reportSegmentation(w io.Writer, path string, net *graph.Graph, set dataset.Set, s *eval.Score, seconds float64) error {
 	r := segmentationReport{
 		Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), MIoU: s.MeanIoU(), PixelAccuracy: s.Accuracy(),
-		Loss: s.Loss, Pixels: s.Pixels(), Samples: s.Samples, Seconds: seconds,
+		Loss: s.Loss, Pixels: s.Pixels(), Samples: s.Samples, Seconds: seconds, Source: f.source(path),
+		Mean: net.Preprocess.Mean, Std: net.Preprocess.Std,
 	}
 	rows := [][]string{
 		{"network", fmt.Sprintf("%s for segmentation, %d classes", r.Arch, net.Classes())},
 		{"parameters", count(r.Params)},
 		{"MACs", count(r.MACs)},
 		{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+		{"normalisation", normalisation(net.Preprocess)},
 		{"mean IoU", fmt.Sprintf("%.2f %%", 100*r.MIoU)},
 		{"pixel accuracy", fmt.Sprintf("%.2f %% of %s pixels", 100*r.PixelAccuracy, count(r.Pixels))},
 		{"loss", fmt.Sprintf("%.4f", r.Loss)},
@@ -65,9 +77,10 @@ func reportSegmentation(w io.Writer, asJSON bool, net *graph.Graph, set dataset.
 		r.IoU = append(r.IoU, &v)
 		rows = append(rows, []string{"IoU of " + set.ClassName(c), fmt.Sprintf("%.2f %%", 100*v)})
 	}
-	if asJSON {
+	if f.json {
 		return printJSON(w, r)
 	}
+	f.tell(w, path)
 	table(w, rows)
 	return nil
 }
@@ -122,21 +135,24 @@ first, in memory; see lowrank merge.`,
 				return err
 			}
 			if score.Segments() {
-				return reportSegmentation(cmd.OutOrStdout(), mf.json, net, set, &score, time.Since(start).Seconds())
+				return mf.reportSegmentation(cmd.OutOrStdout(), path, net, set, &score, time.Since(start).Seconds())
 			}
 			r := evalReport{
 				Arch: net.Arch, Params: net.Params(), MACs: net.MACs(),
 				Accuracy: score.Accuracy(), Top5: score.Top5Accuracy(), Loss: score.Loss,
 				Correct: score.Top1, Samples: score.Samples, Seconds: time.Since(start).Seconds(),
+				Source: mf.source(path), Mean: net.Preprocess.Mean, Std: net.Preprocess.Std,
 			}
 			if mf.json {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
+			mf.tell(cmd.OutOrStdout(), path)
 			table(cmd.OutOrStdout(), [][]string{
 				{"network", fmt.Sprintf("%s, %d classes", r.Arch, net.Classes())},
 				{"parameters", count(r.Params)},
 				{"MACs", count(r.MACs)},
 				{"images", fmt.Sprintf("%d of %s in %.1f s", r.Samples, set.Name(), r.Seconds)},
+				{"normalisation", normalisation(net.Preprocess)},
 				{"top-1", fmt.Sprintf("%.2f %% (%d)", 100*r.Accuracy, r.Correct)},
 				{"top-5", fmt.Sprintf("%.2f %%", 100*r.Top5)},
 				{"loss", fmt.Sprintf("%.4f", r.Loss)},

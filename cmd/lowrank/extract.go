@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/adapt"
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
 
@@ -25,6 +26,9 @@ type extractReport struct {
 	Norms       string      `json:"norms"`
 	Modules     []changeRow `json:"modules"`
 	Output      string      `json:"output,omitempty"`
+	// Source and SourceBase say where in their files the networks lay and what was left out.
+	Source     *model.Source `json:"source,omitempty"`
+	SourceBase *model.Source `json:"source_base,omitempty"`
 }
 
 type extractFlags struct {
@@ -111,6 +115,12 @@ func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error
 	case f.out == "" && !f.json:
 		return usagef("extract needs -o ADAPTER, or --json for the report alone")
 	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
@@ -135,7 +145,7 @@ func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error
 		return err
 	}
 	r := extractReport{Method: f.method, Rank: f.rank, Params: e.Adapter.Params(), ExtraValues: e.Adapter.Extra.Elements(), RelError: e.RelError,
-		Norms: string(e.Adapter.Norm), Modules: changeRows(e.Changes), Output: f.out}
+		Norms: string(e.Adapter.Norm), Modules: changeRows(e.Changes), Output: f.out, Source: f.source(tunedPath), SourceBase: f.source(basePath)}
 	if f.params > 0 {
 		r.Rank = fmt.Sprintf("params=%d", f.params)
 	}
@@ -157,6 +167,8 @@ func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error
 		return printJSON(cmd.OutOrStdout(), r)
 	}
 	w := cmd.OutOrStdout()
+	f.tell(w, basePath)
+	f.tell(w, tunedPath)
 	table(w, cells(r.Modules))
 	fmt.Fprintf(w, "\n%s parameters for %s kernel weights (%s), and %s values of other tensors; relative error %.3g\n",
 		count(r.Params), count(r.ParamsFull), times(r.ParamsFull, r.Params), count(r.ExtraValues), r.RelError)

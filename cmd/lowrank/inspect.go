@@ -8,6 +8,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/vbmf"
 	"github.com/lowrank-go/lowrank/zoo"
@@ -36,6 +37,8 @@ type inspectReport struct {
 	Params int            `json:"params"`
 	MACs   *int64         `json:"macs"`
 	Layers []inspectLayer `json:"layers"`
+	// Source says where in the file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
 }
 
 func newInspect() *cobra.Command {
@@ -66,7 +69,7 @@ the SHA-256 of what the network must have.`,
 				return err
 			}
 			path := argument(args)
-			sd, err := readFinite(path)
+			sd, err := mf.readNetwork(path)
 			if err != nil {
 				return err
 			}
@@ -86,7 +89,7 @@ the SHA-256 of what the network must have.`,
 				r.Arch, r.Params, r.MACs = &net.Arch, net.Params(), &macs
 				targets = compress.Sites(net)
 			case errors.Is(err, zoo.ErrUnknown):
-				r.Note, r.Params = err.Error(), sd.Elements()
+				r.Note, r.Params = sd.Source.Explain(err).Error(), sd.Elements()
 				var kerr error
 				if targets, kerr = compress.Kernels(sd); kerr != nil {
 					return fmt.Errorf("%s: %w; %w", path, err, kerr)
@@ -107,9 +110,11 @@ the SHA-256 of what the network must have.`,
 				r.Layers = append(r.Layers, l)
 			}
 			line.Done()
+			r.Source = mf.source(path)
 			if mf.json {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
+			mf.tell(cmd.OutOrStdout(), path)
 			r.print(cmd)
 			return nil
 		},
@@ -141,9 +146,14 @@ func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, e
 	if err != nil {
 		return l, err
 	}
-	if l.Compressible, l.Reason = compress.Compressible(k); !l.Compressible || !ranks {
+	l.Compressible, l.Reason = compress.Compressible(k)
+	if t.Reason != "" {
+		l.Compressible, l.Reason = false, t.Reason
+	}
+	if !l.Compressible || !ranks {
 		return l, nil
 	}
+	l.Reason = t.Note
 	out, in, err := compress.VBMFRanks(k, &vbmf.Settings{Workers: threads})
 	if err != nil {
 		return l, err

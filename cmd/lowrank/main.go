@@ -30,13 +30,23 @@ func main() {
 // run is the program: it returns the exit status, 0, 1 for a failure, 2 for
 // wrong usage, 130 when interrupted.
 func run(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
+	// What does not look at the context, a second signal ends as it ends any program.
+	context.AfterFunc(ctx, stop)
 	root := newRoot()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	out := &output{w: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("standard output: %w", out.err)
+	}
 	var usage usageError
 	switch {
 	case err == nil:
@@ -51,10 +61,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 		return 130
 	case errors.As(err, &usage) || errors.Is(err, compress.ErrOption):
-		fmt.Fprintf(stderr, "lowrank: %v\n", err)
+		fmt.Fprintf(stderr, "lowrank: %s\n", message(err))
 		return 2
 	default:
-		fmt.Fprintf(stderr, "lowrank: %v\n", err)
+		fmt.Fprintf(stderr, "lowrank: %s\n", message(err))
 		return 1
 	}
 }
@@ -84,7 +94,7 @@ them. Everything runs on the CPU, from one binary.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%v; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newCompare(), newMerge(), newStack(), newExtract(), newConvert(), newEval(), newReport(), newDecompose())
+	root.AddCommand(newInspect(), newCompress(), newTrain(), newAdapt(), newCompare(), newMerge(), newStack(), newExtract(), newConvert(), newEval(), newReport(), newDecompose(), newBench())
 	return root
 }
 

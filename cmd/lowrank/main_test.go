@@ -6,9 +6,11 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 // random weights, $IMAGES a folder of images in six classes, $REAL the real
 // data (scripts that need it are skipped where it is absent), and the command
 // json FILE KEY… wants FILE to hold one JSON object with these keys, and the
-// value where KEY=VALUE.
+// value where KEY=VALUE, or about that where KEY~VALUE.
 func TestScripts(t *testing.T) {
 	nets, err := filepath.Abs("../../zoo/testdata")
 	if err != nil {
@@ -66,6 +68,7 @@ func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	for _, key := range args[1:] {
 		key, want, has := strings.Cut(key, "=")
+		key, about, near := strings.Cut(key, "~")
 		var at any = v
 		for part := range strings.SplitSeq(key, "/") {
 			switch x := at.(type) {
@@ -82,6 +85,11 @@ func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 				at = x[i]
 			default:
 				ts.Fatalf("no key %q", key)
+			}
+		}
+		if want, err := strconv.ParseFloat(about, 64); near {
+			if got, ok := at.(float64); err != nil || !ok || math.Abs(got-want) > 1e-5 {
+				ts.Fatalf("%s is %v, want about %s", key, at, about)
 			}
 		}
 		if text, _ := json.Marshal(at); has && string(text) != want {
@@ -149,11 +157,26 @@ func makeFiles(dir string) error {
 	if err := model.WriteNPY(filepath.Join(dir, "known.npy"), &model.Tensor{Shape: []int{6, 5, 4}, Data: known}); err != nil {
 		return err
 	}
+	cyclic, huge := make([]float64, 27), make([]float64, 27)
+	cyclic[5], cyclic[15], cyclic[19] = 1, 1, 1 // (0,1,2) and its rotations
+	for i := range huge {
+		huge[i] = 1e200 * rng.NormFloat64()
+	}
+	for name, x := range map[string][]float64{"cyclic.npy": cyclic, "huge.npy": huge} {
+		if err := model.WriteNPY(filepath.Join(dir, name), &model.Tensor{Shape: []int{3, 3, 3}, Data: x}); err != nil {
+			return err
+		}
+	}
 	loose := model.NewStateDict()
 	w := make([]float32, 12*8*9)
 	for i := range w {
 		w[i] = float32(i/72+1) * float32(i/9%8+1) * float32(i%9+1)
 	}
 	loose.Set("block.weight", &model.Tensor{Shape: []int{12, 8, 3, 3}, Data: w})
-	return model.WriteSafetensors(filepath.Join(dir, "loose.safetensors"), loose)
+	if err := model.WriteSafetensors(filepath.Join(dir, "loose.safetensors"), loose); err != nil {
+		return err
+	}
+	loose.Set("depthwise.weight", &model.Tensor{Shape: []int{96, 1, 3, 3}, Data: w})
+	loose.Set("grouped.weight", &model.Tensor{Shape: []int{24, 4, 3, 3}, Data: w})
+	return model.WriteSafetensors(filepath.Join(dir, "unclear.safetensors"), loose)
 }

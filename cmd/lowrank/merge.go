@@ -22,10 +22,13 @@ type mergeReport struct {
 	Classes int         `json:"classes,omitempty"`
 	Modules []changeRow `json:"modules"`
 	Output  string      `json:"output,omitempty"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
 }
 
 type mergeFlags struct {
 	modelFlags
+	typeFlag
 	foreignFlags
 	weights   []float64
 	subtract  bool
@@ -75,6 +78,7 @@ name no network: there the shapes alone are checked.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0], args[1:]) },
 	}
 	f.modelFlags.addReading(cmd)
+	f.typeFlag.add(cmd)
 	f.foreignFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.Float64SliceVar(&f.weights, "weights", nil, "a weight for each adapter; 1 where left out")
@@ -113,6 +117,15 @@ func (f *mergeFlags) check(adapters int) error {
 			return usagef("--weights %v; want finite numbers", f.weights)
 		}
 	}
+	if err := f.typeFlag.check(); err != nil {
+		return err
+	}
+	if err := checkName(f.name); err != nil {
+		return err
+	}
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
 	return checkOutput(f.out, f.force)
 }
 
@@ -124,7 +137,7 @@ func (f *mergeFlags) run(cmd *cobra.Command, path string, arguments []string) er
 	if err != nil {
 		return err
 	}
-	r := mergeReport{Model: path, Output: f.out}
+	r := mergeReport{Model: path, Output: f.out, Source: f.source(path)}
 	var parts []adapt.Part
 	for i, argument := range arguments {
 		a, err := t.adapter(argument, &f.foreignFlags)
@@ -164,6 +177,7 @@ func (f *mergeFlags) run(cmd *cobra.Command, path string, arguments []string) er
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), path)
 	table(cmd.OutOrStdout(), cells(r.Modules))
 	fmt.Fprintf(cmd.OutOrStdout(), "\n%d other tensors in place of the network's\n", r.Extra)
 	if f.out != "" {
@@ -207,6 +221,9 @@ func (f *mergeFlags) merge(t *target, parts []adapt.Part, r *mergeReport) error 
 		return err
 	}
 	if err := sd.CheckFinite(); err != nil {
+		return err
+	}
+	if err := f.typeFlag.apply(sd, f.types[t.path]); err != nil {
 		return err
 	}
 	return model.WriteSafetensors(f.out, sd)

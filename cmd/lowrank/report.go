@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/lowrank-go/lowrank/internal/infile"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/train"
 )
@@ -51,7 +52,7 @@ func (f *reportFlags) run(cmd *cobra.Command, args []string) error {
 	if err := checkOutput(f.out, f.force); err != nil {
 		return err
 	}
-	p := page{Title: f.title}
+	p := page{Title: f.title, ctx: cmd.Context()}
 	for _, path := range args {
 		if err := p.addPath(path); err != nil {
 			return err
@@ -110,7 +111,7 @@ func (p *page) addPath(path string) error {
 
 // addFile adds a report, which it recognises by its keys.
 func (p *page) addFile(path string) error {
-	text, err := os.ReadFile(path)
+	text, err := infile.Read(p.ctx, path, 64<<20)
 	if err != nil {
 		return err
 	}

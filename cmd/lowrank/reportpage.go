@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	_ "embed"
 	"encoding/base64"
 	"fmt"
@@ -21,6 +22,7 @@ type page struct {
 	Title    string
 	Sections []section
 	compress []named
+	ctx      context.Context
 }
 
 // named is a report of compress.

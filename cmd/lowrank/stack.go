@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -39,12 +40,15 @@ that trains the norms replaces them), give the network with --base.`,
 			if out == "" {
 				return usagef("stack needs -o FILE")
 			}
+			if err := checkEnding(out, ".safetensors"); err != nil {
+				return err
+			}
 			if err := checkOutput(out, force); err != nil {
 				return err
 			}
 			var files []*peft.File
 			for _, argument := range args {
-				f, err := tasksOf(argument)
+				f, err := tasksOf(cmd.Context(), argument)
 				if err != nil {
 					return err
 				}
@@ -80,7 +84,7 @@ that trains the norms replaces them), give the network with --base.`,
 }
 
 // tasksOf reads [NAME=]FILE[:TASK].
-func tasksOf(argument string) (*peft.File, error) {
+func tasksOf(ctx context.Context, argument string) (*peft.File, error) {
 	name := ""
 	if _, err := os.Lstat(argument); errors.Is(err, fs.ErrNotExist) {
 		if n, rest, ok := strings.Cut(argument, "="); ok && n != "" {
@@ -88,7 +92,7 @@ func tasksOf(argument string) (*peft.File, error) {
 		}
 	}
 	path, task := splitTask(argument)
-	format, sd, err := adapterFormat(path)
+	format, sd, err := adapterFormat(ctx, path, model.ReadOptions{})
 	if err != nil {
 		return nil, err
 	}

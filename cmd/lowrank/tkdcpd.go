@@ -20,9 +20,14 @@ func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update fun
 		return err
 	}
 	set := tkdcpd.Settings{
-		Modes: modes, RelError: f.tol, VBMF: f.rank == "vbmf", Workers: f.threads,
-		Fit: cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop},
-		EPC: stability.Settings{Factor: f.epc},
+		Modes: modes, RelError: f.tol, VBMF: f.rank == "vbmf", Precision: f.precision, Workers: f.threads,
+		Fit:   cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop},
+		Plain: f.stability == "none",
+	}
+	if f.correction > 1 {
+		set.EPC.Factor = f.correction
+	} else {
+		set.Corrected = f.correction
 	}
 	if energy > 0 {
 		set.RelError = math.Sqrt(1 - energy)
@@ -56,7 +61,7 @@ func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update fun
 		r.Rank = append(r.Rank, d.Core.Shape()[n])
 	}
 	r.Rank, r.Params = append(r.Rank, d.Core.Rank()), d.Params()
-	r.RelError, r.Sweeps, r.Status = d.RelError, d.Fit.Sweeps, string(d.Fit.Status)
+	r.RelError, r.Sweeps, r.Status, r.Vanished = d.RelError, d.Fit.Sweeps, string(d.Fit.Status), d.Fit.Vanished
 	// Errors of the core, relative to the tensor.
 	whole := func(e float64) float64 {
 		return math.Hypot(d.TuckerError, e*math.Sqrt(1-d.TuckerError*d.TuckerError))

@@ -34,6 +34,8 @@ type trainReport struct {
 	Seconds  float64       `json:"seconds"`
 	Output   string        `json:"output,omitempty"`
 	Epochs   []train.Epoch `json:"epochs"`
+	// Source says where in its file the network lay and what was left out.
+	Source *model.Source `json:"source,omitempty"`
 }
 
 // recipeFlags are the flags of every command that trains.
@@ -202,7 +204,13 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.Recipe.Validate(); err != nil {
 		return usageError{err}
 	}
-	if err := checkOutput(f.out, f.force); err != nil {
+	if err := checkEnding(f.out, ".safetensors"); err != nil {
+		return err
+	}
+	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
+		return err
+	}
+	if err := checkTraining(f.out, f.resume, f.force, true); err != nil {
 		return err
 	}
 	data, validation, err := f.sets()
@@ -220,11 +228,6 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	checkpoint, log, curve := trainingFiles(f.out)
-	if !f.resume {
-		if err := checkOutput(checkpoint, f.force); err != nil {
-			return fmt.Errorf("%w, and --resume goes on from it", err)
-		}
-	}
 	if err := f.begin(checkpoint); err != nil {
 		return err
 	}
@@ -257,13 +260,14 @@ func (f *trainFlags) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	r := trainReport{Arch: net.Arch, Params: net.Params(), MACs: net.MACs(), Recipe: job.Recipe, Samples: validation.Len(),
-		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs}
+		Seconds: time.Since(start).Seconds(), Output: f.out, Epochs: epochs, Source: f.source(argument(args))}
 	if n := len(epochs); n > 0 {
 		r.Accuracy, r.MIoU, r.Loss = epochs[n-1].ValAccuracy, epochs[n-1].ValMIoU, epochs[n-1].ValLoss
 	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), r)
 	}
+	f.tell(cmd.OutOrStdout(), argument(args))
 	if r.Accuracy != nil {
 		reached := fmt.Sprintf("top-1 %.2f %%", 100**r.Accuracy)
 		if r.MIoU != nil {
@@ -286,10 +290,14 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*graph.Graph, err
 		return nil, usagef("--dilate is for segmentation networks, and the pixels of %s have no classes", data.Name())
 	}
 	if f.arch != "" {
-		return zoo.New(f.arch, data.Classes(), zoo.NewOptions{
+		net, err := zoo.New(f.arch, data.Classes(), zoo.NewOptions{
 			Seed: f.Seed, Preprocess: preprocessFor(f.data), StrideFirst: f.strideFirst, Projection: f.project, ZeroGain: f.zero,
 			Segment: segment, Dilate: opt.Dilate,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return net, f.norm.apply(&net.Preprocess)
 	}
 	net, err := f.net(args[0])
 	if err != nil {

@@ -35,7 +35,7 @@ func AffineBackward(dx, dy, x *conv.Map, scale, scales, shifts []float32, add bo
 			in = x
 		}
 		mean := make([]float32, c)
-		sums := channelSums(workers, pixels, c, 2, func(from, to int, s []float32) {
+		sums := channelSums(nil, workers, pixels, c, 2, func(from, to int, s []float32) {
 			nhwc.Products(dy.Data[from*c:to*c], in.Data[from*c:to*c], nil, to-from, c, mean, s[:c], s[c:])
 		})
 		if shifts != nil {

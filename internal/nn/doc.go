@@ -1,9 +1,22 @@
-// Package nn holds what a training step of a residual network computes besides
-// convolution: batch normalisation, pooling, resizing, the losses, and the steps of
-// the optimisers, forwards and backwards, on NHWC maps.
+// Package nn holds what a network computes besides convolution, forwards and backwards,
+// on NHWC maps, and what a training step needs: the losses and the optimisers' steps.
 //
-// Everything here moves memory rather than computes, so operations that follow
-// each other are one pass where that saves one: normalisation adds the shortcut
+//	windows        Window (averages, adaptive and global too), MaxPool
+//	single values  Activation, PReLU, Dropout
+//	two maps       Binary, with broadcasting
+//	channels       Affine, Scale, Softmax, LogSoftmax, LRN
+//	normalisation  BatchNorm, GroupNorm (instances too), LayerNorm
+//	places         Resize, Pad, Concat, Slice, Permute, DepthToSpace, ChannelShuffle
+//	dimensions     Reduce
+//
+// A function writes to its first argument, which is resized to fit, or allocated where
+// it is nil, and returns it. A backward pass writes the gradient of an input there, or
+// adds it if add is set, so that the gradients of a map that several operators read add
+// up. Gradients of parameters are always overwritten. Validate methods report as errors
+// what a file may get wrong.
+//
+// Nearly everything here moves memory rather than computes, so operations that follow
+// each other are one pass where that saves one: batch normalisation adds the shortcut
 // and applies ReLU, its backward pass masks the gradient. Results do not depend
 // on the number of workers; sums are in float32 over a few hundred pixels and in
 // float64 beyond.

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/lowrank-go/lowrank/conv"
 )
@@ -54,41 +55,36 @@ func (d Dropout) Forward(dst, x *conv.Map, seed, step uint64, workers int) *conv
 func (d Dropout) Backward(dx, dy *conv.Map, seed, step uint64, add bool, workers int) *conv.Map {
 	dx = dx.Resize(dy.N, dy.H, dy.W, dy.C)
 	key := splitMix(splitMix(seed+1) + step)
-	least := uint64(d.Rate * (1 << 53))
 	scale := float32(1 / (1 - d.Rate))
-	kept := func(unit int) float32 {
-		if splitMix(key+uint64(unit))>>11 < least {
-			return 0
-		}
-		return scale
+	least := int64(d.Rate * (1 << 53))
+	// All bits of what stays, and none of what is dropped: without a branch, which
+	// nothing could predict.
+	kept := func(unit int) uint32 {
+		return ^uint32((int64(splitMix(key+uint64(unit))>>11) - least) >> 63)
 	}
 	c, pixels := dy.C, dy.H*dy.W
 	spread(workers, dy.N*pixels, c, func(from, to int) {
-		factors := make([]float32, c)
+		masks := make([]uint32, c)
 		for i := from; i < to; i++ {
-			switch n := i / max(pixels, 1); {
+			switch n := i / pixels; {
 			case d.Of == DropValues:
-				for j := range factors {
-					factors[j] = kept(i*c + j)
+				for j := range masks {
+					masks[j] = kept(i*c + j)
 				}
 			case i > from && i%pixels != 0: // the map's, as before
 			case d.Of == DropChannels:
-				for j := range factors {
-					factors[j] = kept(n*c + j)
+				for j := range masks {
+					masks[j] = kept(n*c + j)
 				}
 			default:
-				f := kept(n)
-				for j := range factors {
-					factors[j] = f
+				all := kept(n)
+				for j := range masks {
+					masks[j] = all
 				}
 			}
 			out := dx.Data[i*c : (i+1)*c]
 			for j, g := range dy.Data[i*c : (i+1)*c] {
-				if f := factors[j]; f == 0 {
-					g = 0 // even where it is infinite
-				} else {
-					g *= f
-				}
+				g = math.Float32frombits(math.Float32bits(g*scale) & masks[j])
 				if add {
 					g += out[j]
 				}

@@ -59,7 +59,7 @@ func (g *GroupNorm) Forward(dst, x *conv.Map, workers int) *conv.Map {
 		}
 		mean, inverse := g.mean[n*c:(n+1)*c], g.inverse[n*c:(n+1)*c]
 		pivot := append([]float32(nil), in[:c]...)
-		sums := channelSums(workers, pixels, c, 2, func(from, to int, s []float32) {
+		sums := channelSums(nil, workers, pixels, c, 2, func(from, to int, s []float32) {
 			nhwc.Moments(in[from*c:to*c], to-from, c, pivot, s[:c], s[c:])
 		})
 		scale, shift := make([]float32, c), make([]float32, c)
@@ -105,7 +105,7 @@ func (g *GroupNorm) Backward(dx, dy, x *conv.Map, weights, biases []float32, add
 	parallel.For(workers, x.N, func(n int) {
 		in, grad := x.Data[n*pixels*c:(n+1)*pixels*c], dy.Data[n*pixels*c:(n+1)*pixels*c]
 		mean, inverse := g.mean[n*c:(n+1)*c], g.inverse[n*c:(n+1)*c]
-		sums := channelSums(workers, pixels, c, 2, func(from, to int, s []float32) {
+		sums := channelSums(nil, workers, pixels, c, 2, func(from, to int, s []float32) {
 			nhwc.Products(grad[from*c:to*c], in[from*c:to*c], nil, to-from, c, mean, s[:c], s[c:])
 		})
 		// dx = a·dy + s·x + t, with a = weight/√…

@@ -67,7 +67,7 @@ func (l *LayerNorm) Backward(dx, dy, x *conv.Map, weights, biases []float32, add
 	dx = dx.Resize(x.N, x.H, x.W, x.C)
 	rows, n := len(x.Data)/l.Width, l.Width
 	if weights != nil || biases != nil {
-		sums := channelSums(workers, rows, n, 2, func(from, to int, s []float32) {
+		sums := channelSums(nil, workers, rows, n, 2, func(from, to int, s []float32) {
 			gain, shift := s[:n], s[n:]
 			for r := from; r < to; r++ {
 				mean, inverse := l.mean[r], l.inverse[r]

@@ -5,7 +5,6 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/nhwc"
-	"github.com/lowrank-go/lowrank/internal/parallel"
 )
 
 // BatchNorm normalises each channel over a batch and scales it (Ioffe and Szegedy
@@ -20,47 +19,15 @@ type BatchNorm struct {
 	Momentum, Eps float64
 
 	// Of the last Forward, for Backward.
-	mean, inverse  []float32
-	scale, shift   []float32
-	sums, products []float64 // of each part
+	mean, inverse []float32
+	scale, shift  []float32
+	sums          []float64
 }
 
-// Sizes of the sums. They change results, so they depend on nothing else.
-const (
-	chunkPixels = 256 // summed in float32
-	mostParts   = 64
-	partPixels  = 1024
-)
-
-// reduce calls f with ranges of pixels, to add float32 sums of two kinds for each
-// channel to those it gets, and returns the totals, valid until the next call.
+// reduce is channelSums of two kinds, valid until the next call.
 func (b *BatchNorm) reduce(workers, pixels, channels int, f func(from, to int, sum, product []float32)) (sums, products []float64) {
-	parts := max(min(mostParts, pixels/partPixels), 1)
-	if len(b.sums) < parts*channels {
-		b.sums, b.products = make([]float64, parts*channels), make([]float64, parts*channels)
-	}
-	clear(b.sums)
-	clear(b.products)
-	parallel.For(workers, parts, func(p int) {
-		small := make([]float32, 2*channels)
-		sum, product := small[:channels], small[channels:]
-		from, end := p*pixels/parts, (p+1)*pixels/parts
-		for ; from < end; from += chunkPixels {
-			clear(small)
-			f(from, min(from+chunkPixels, end), sum, product)
-			for c, v := range sum {
-				b.sums[p*channels+c] += float64(v)
-				b.products[p*channels+c] += float64(product[c])
-			}
-		}
-	})
-	for p := 1; p < parts; p++ {
-		for c := range channels {
-			b.sums[c] += b.sums[p*channels+c]
-			b.products[c] += b.products[p*channels+c]
-		}
-	}
-	return b.sums[:channels], b.products[:channels]
+	b.sums = channelSums(b.sums, workers, pixels, channels, 2, func(from, to int, s []float32) { f(from, to, s[:channels], s[channels:]) })
+	return b.sums[:channels], b.sums[channels : 2*channels]
 }
 
 func (b *BatchNorm) grow(channels int) {

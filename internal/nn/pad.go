@@ -18,9 +18,17 @@ type Pad struct {
 	Value float32
 }
 
-// Validate reports a mode that is none or not for the axes. The error wraps
+// mostPad bounds paddings, so that no sum overflows.
+const mostPad = 1 << 24
+
+// Validate reports a mode that is none or not for the axes, or paddings without end. The error wraps
 // conv.ErrShape.
 func (p *Pad) Validate() error {
+	for a := range p.Begin {
+		if min(p.Begin[a], p.End[a]) < -mostPad || max(p.Begin[a], p.End[a]) > mostPad {
+			return fmt.Errorf("%w: paddings of %v and %v", conv.ErrShape, p.Begin, p.End)
+		}
+	}
 	switch p.Mode {
 	case "", "constant":
 		return nil

@@ -91,7 +91,7 @@ func TestPadAndItsGradientEqualTheDefinition(t *testing.T) {
 }
 
 func TestPadsThatAreNoneAreErrors(t *testing.T) {
-	for _, p := range []Pad{{Mode: "mirror"}, {Mode: "edge", Begin: [4]int{0, 0, 0, 1}}} {
+	for _, p := range []Pad{{Mode: "mirror"}, {Mode: "edge", Begin: [4]int{0, 0, 0, 1}}, {Begin: [4]int{1 << 30}, End: [4]int{1 << 30}}} {
 		if err := p.Validate(); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("%+v: %v", p, err)
 		}

@@ -20,13 +20,13 @@ func PoolSize(n int) int { return residualPool.outputs(0, n) }
 type MaxPool struct {
 	// Window is by default that of residual networks: 3×3 with stride 2 and padding 1.
 	Window Window
-	// For each output, its input's place in the window: row by row of the largest
-	// window. Windows of more than 256 inputs have theirs in far.
+	// For each output, its input's place among those of the window, in rows as long as
+	// the widest window's. Where those are more than 256 the places are in far.
 	which []uint8
 	far   []int32
 }
 
-// near is how many places an entry of MaxPool.which tells apart.
+// nearPlaces is how many places an entry of MaxPool.which tells apart.
 const nearPlaces = 256
 
 type window struct {
@@ -50,7 +50,7 @@ func (p *MaxPool) OutputSize(h, w int) (oh, ow int) { return p.window().OutputSi
 func (p *MaxPool) Forward(dst, x *conv.Map, workers int) *conv.Map {
 	rows, cols := p.window().side(0, x.H), p.window().side(1, x.W)
 	dst = dst.Resize(x.N, len(rows.spans), len(cols.spans), x.C)
-	near := rows.taps*cols.taps <= nearPlaces
+	near := rows.most*cols.most <= nearPlaces
 	if near && len(p.which) < len(dst.Data) {
 		p.which = make([]uint8, len(dst.Data))
 	} else if !near && len(p.far) < len(dst.Data) {
@@ -65,10 +65,10 @@ func (p *MaxPool) Forward(dst, x *conv.Map, workers int) *conv.Map {
 			for ox := range dst.W {
 				z := &cols.spans[ox]
 				w.offsets, w.place = w.offsets[:0], w.place[:0]
-				for ky := y.first; ky < y.last; ky++ {
-					for kx := z.first; kx < z.last; kx++ {
-						w.offsets = append(w.offsets, ((y.origin+ky*rows.step)*x.W+z.origin+kx*cols.step)*x.C+c0)
-						w.place = append(w.place, ky*cols.taps+kx)
+				for ky := range y.n {
+					for kx := range z.n {
+						w.offsets = append(w.offsets, ((y.first+ky*rows.step)*x.W+z.first+kx*cols.step)*x.C+c0)
+						w.place = append(w.place, ky*cols.most+kx)
 					}
 				}
 				at := (row*dst.W + ox) * x.C
@@ -110,22 +110,22 @@ func (w *window) maxima(dst []float32, which []int32, x []float32) {
 // (resized), or adds it to dx if add is set.
 func (p *MaxPool) Backward(dx, dy *conv.Map, h, w int, add bool, workers int) *conv.Map {
 	rows, cols := p.window().side(0, h), p.window().side(1, w)
-	near := rows.taps*cols.taps <= nearPlaces
+	near := rows.most*cols.most <= nearPlaces
 	dx = dx.Resize(dy.N, h, w, dy.C)
-	offsets := make([]int, rows.taps*cols.taps)
+	offsets := make([]int, rows.most*cols.most)
 	for i := range offsets {
-		offsets[i] = (i/cols.taps*rows.step*w + i%cols.taps*cols.step) * dy.C
+		offsets[i] = (i/cols.most*rows.step*w + i%cols.most*cols.step) * dy.C
 	}
 	eachImage(dx, add, workers, func(n, c0, c1 int) {
 		image := dx.Data[n*h*w*dy.C : (n+1)*h*w*dy.C]
 		for oy := range dy.H {
 			for ox := range dy.W {
 				y, z := &rows.spans[oy], &cols.spans[ox]
-				if y.first == y.last || z.first == z.last {
+				if y.n*z.n == 0 {
 					continue
 				}
 				at := ((n*dy.H+oy)*dy.W + ox) * dy.C
-				base := (y.origin*w+z.origin)*dy.C + c0
+				base := (y.first*w+z.first)*dy.C + c0
 				g := dy.Data[at+c0 : at+c1]
 				if near {
 					which := p.which[at+c0 : at+c1]
@@ -177,7 +177,7 @@ func (w *Window) share(y, z *span) float32 {
 func (w *Window) Average(dst, x *conv.Map, workers int) *conv.Map {
 	rows, cols := w.side(0, x.H), w.side(1, x.W)
 	dst = dst.Resize(x.N, len(rows.spans), len(cols.spans), x.C)
-	spreadRows(workers, x.N*dst.H, dst.W*rows.taps, x.C, func(from, to, c0, c1 int) {
+	spreadRows(workers, x.N*dst.H, dst.W*rows.most, x.C, func(from, to, c0, c1 int) {
 		for row := from; row < to; row++ {
 			n, y := row/dst.H, &rows.spans[row%dst.H]
 			for ox := range dst.W {
@@ -185,13 +185,13 @@ func (w *Window) Average(dst, x *conv.Map, workers int) *conv.Map {
 				at := (row*dst.W + ox) * x.C
 				out := dst.Data[at+c0 : at+c1]
 				clear(out)
-				if y.first == y.last || z.first == z.last {
+				if y.n*z.n == 0 {
 					continue
 				}
-				for ky := y.first; ky < y.last; ky++ {
-					line := x.Data[(n*x.H+y.origin+ky*rows.step)*x.W*x.C:]
-					for kx := z.first; kx < z.last; kx++ {
-						for c, v := range line[(z.origin+kx*cols.step)*x.C+c0:][:len(out)] {
+				for ky := range y.n {
+					line := x.Data[(n*x.H+y.first+ky*rows.step)*x.W*x.C:]
+					for kx := range z.n {
+						for c, v := range line[(z.first+kx*cols.step)*x.C+c0:][:len(out)] {
 							out[c] += v
 						}
 					}
@@ -216,17 +216,17 @@ func (w *Window) AverageBackward(dx, dy *conv.Map, h, wd int, add bool, workers 
 		for oy := range dy.H {
 			for ox := range dy.W {
 				y, z := &rows.spans[oy], &cols.spans[ox]
-				if y.first == y.last || z.first == z.last {
+				if y.n*z.n == 0 {
 					continue
 				}
 				share := w.share(y, z)
 				for c, g := range dy.Data[((n*dy.H+oy)*dy.W+ox)*dy.C+c0:][:len(line)] {
 					line[c] = g * share
 				}
-				for ky := y.first; ky < y.last; ky++ {
-					row := dx.Data[(n*h+y.origin+ky*rows.step)*wd*dy.C:]
-					for kx := z.first; kx < z.last; kx++ {
-						out := row[(z.origin+kx*cols.step)*dy.C+c0:][:len(line)]
+				for ky := range y.n {
+					row := dx.Data[(n*h+y.first+ky*rows.step)*wd*dy.C:]
+					for kx := range z.n {
+						out := row[(z.first+kx*cols.step)*dy.C+c0:][:len(line)]
 						for c, g := range line {
 							out[c] += g
 						}

@@ -37,7 +37,7 @@ func perChannel(v []float32, c int) []float32 {
 func PReLUBackward(dx, dy, x *conv.Map, slope, slopes []float32, add bool, workers int) *conv.Map {
 	pixels, c := x.N*x.H*x.W, x.C
 	if slopes != nil {
-		sums := channelSums(workers, pixels, c, 1, func(from, to int, sums []float32) {
+		sums := channelSums(nil, workers, pixels, c, 1, func(from, to int, sums []float32) {
 			for i := from; i < to; i++ {
 				in := x.Data[i*c : (i+1)*c]
 				for j, g := range dy.Data[i*c : (i+1)*c] {

@@ -30,13 +30,17 @@ type Window struct {
 	Adaptive [2]int
 }
 
+// mostWindow bounds sizes, strides, dilations and paddings, so that no product of two
+// overflows.
+const mostWindow = 1 << 15
+
 // Validate reports windows that are none. The error wraps conv.ErrShape.
 func (w *Window) Validate() error {
-	if w.Adaptive[0] > 0 && w.Adaptive[1] > 0 {
-		return nil
-	}
+	adaptive := w.Adaptive != [2]int{}
 	for a := range 2 {
-		if w.Adaptive[a] != 0 || w.Size[a] < 1 || w.Stride[a] < 0 || w.Dilation[a] < 0 || w.Begin[a] < 0 || w.End[a] < 0 {
+		least := min(w.Stride[a], w.Dilation[a], w.Begin[a], w.End[a])
+		most := max(w.Adaptive[a], w.Size[a], w.Stride[a], w.Dilation[a], w.Begin[a], w.End[a])
+		if adaptive && w.Adaptive[a] < 1 || !adaptive && (w.Size[a] < 1 || least < 0) || most > mostWindow {
 			return fmt.Errorf("%w: a window of %v with stride %v, dilation %v and paddings %v and %v, or an adaptive one of %v",
 				conv.ErrShape, w.Size, w.Stride, w.Dilation, w.Begin, w.End, w.Adaptive)
 		}
@@ -71,42 +75,37 @@ func (w *Window) outputs(axis, n int) int {
 	return out
 }
 
-// span is what an output sees along an axis: the inputs origin + t·step for t in
-// [first,last). count is what those count for in an average's divisor.
-type span struct{ origin, first, last, count int }
+// span is what an output sees along an axis: n inputs from first on, step apart. count is
+// what those count for in an average's divisor.
+type span struct{ first, n, count int }
 
-// side is the spans of all outputs of an axis of n inputs.
+// side is the spans of all outputs of an axis.
 type side struct {
-	n, step int
-	taps    int // of the largest window, outside ones too
-	spans   []span
+	step  int
+	most  int // inputs of an output
+	spans []span
 }
 
 func (w *Window) side(axis, n int) side {
-	if out := w.Adaptive[axis]; out > 0 {
-		s := side{n: n, step: 1, spans: make([]span, out)}
-		for i := range s.spans {
-			from, to := i*n/out, ((i+1)*n+out-1)/out
-			s.spans[i] = span{origin: from, last: to - from, count: to - from}
-			s.taps = max(s.taps, to-from)
-		}
-		return s
-	}
-	s := side{n: n, step: max(w.Dilation[axis], 1), taps: w.Size[axis], spans: make([]span, w.outputs(axis, n))}
+	s := side{step: 1, spans: make([]span, w.outputs(axis, n))}
 	for i := range s.spans {
-		p := span{origin: i*max(w.Stride[axis], 1) - w.Begin[axis], last: s.taps}
-		if p.origin < 0 {
-			p.first = min((-p.origin+s.step-1)/s.step, s.taps)
+		p := &s.spans[i]
+		if out := w.Adaptive[axis]; out > 0 {
+			from, to := i*n/out, ((i+1)*n+out-1)/out
+			*p = span{from, to - from, to - from}
+		} else {
+			s.step = max(w.Dilation[axis], 1)
+			origin := i*max(w.Stride[axis], 1) - w.Begin[axis]
+			before := func(end int) int { // taps before an input
+				return min(max((end-origin+s.step-1)/s.step, 0), w.Size[axis])
+			}
+			outside, inside := before(0), before(n)
+			*p = span{origin + outside*s.step, inside - outside, inside - outside}
+			if w.CountPadding {
+				p.count = before(n + w.End[axis])
+			}
 		}
-		within := func(end int) int { // taps before end
-			return min(max((end-p.origin+s.step-1)/s.step, 0), s.taps)
-		}
-		p.last = max(within(n), p.first)
-		p.count = p.last - p.first
-		if w.CountPadding {
-			p.count = within(n + w.End[axis])
-		}
-		s.spans[i] = p
+		s.most = max(s.most, p.n)
 	}
 	return s
 }

@@ -164,7 +164,7 @@ func TestMaxPoolOfLargeWindowsEqualsThatOfTheSameInputs(t *testing.T) {
 }
 
 func TestWindowsThatAreNoneAreErrors(t *testing.T) {
-	for _, w := range []Window{{}, {Size: [2]int{1, 0}}, {Size: [2]int{1, 1}, Stride: [2]int{-1, 1}}, {Size: [2]int{1, 1}, End: [2]int{0, -1}}, {Adaptive: [2]int{1, 0}}} {
+	for _, w := range []Window{{}, {Size: [2]int{1, 0}}, {Size: [2]int{1, 1}, Stride: [2]int{-1, 1}}, {Size: [2]int{1, 1}, End: [2]int{0, -1}}, {Adaptive: [2]int{1, 0}}, {Size: [2]int{1 << 20, 1}, Begin: [2]int{1 << 20, 0}}} {
 		if err := w.Validate(); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("%+v: %v", w, err)
 		}

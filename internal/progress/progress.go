@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/term"
 )
@@ -60,7 +62,7 @@ func (l *Line) Update(done, total int, detail string) {
 	l.last = t
 	text := fmt.Sprintf("%s %d/%d", l.what, done, total)
 	if detail != "" {
-		text += " " + detail
+		text += " " + strings.Map(printable, detail)
 	}
 	if spent := t.Sub(l.start); done > l.base && total > done && spent > time.Second {
 		left := time.Duration(float64(spent) / float64(done-l.base) * float64(total-done))
@@ -71,6 +73,14 @@ func (l *Line) Update(done, total int, detail string) {
 	} else {
 		fmt.Fprintln(l.w, text)
 	}
+}
+
+// printable leaves out of names, which come from files, what would act on a terminal.
+func printable(r rune) rune {
+	if unicode.IsControl(r) {
+		return '?'
+	}
+	return r
 }
 
 // Done clears a terminal's line.

@@ -62,3 +62,13 @@ np.save(path("object.npy"), np.array([None, {}], dtype=object), allow_pickle=Tru
 np.save(path("complex.npy"), np.zeros(2, np.complex64))
 np.savez(path("stored.npz"), a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.int64(4))
 np.savez_compressed(path("deflated.npz"), a=np.arange(6, dtype=np.float32).reshape(2, 3), b=np.int64(4))
+
+np.savez(path("labelled.npz"), x=np.arange(6.0).reshape(2, 3), names=np.array(["a", "b"]), objects=np.array([{}], dtype=object))
+np.savez(path("only_labels.npz"), names=np.array(["a", "b"]))
+# scipy.sparse.save_npz's arrays, of [[0 1 0 0] [0 0 2 3] [4 0 0 0]].
+data = np.arange(1.0, 5.0)
+i4 = lambda *v: np.array(v, np.int32)
+np.savez_compressed(path("sparse_coo.npz"), row=i4(0, 1, 1, 2), col=i4(1, 2, 3, 0), format=b"coo", shape=np.array([3, 4]), data=data)
+np.savez_compressed(path("sparse_csr.npz"), indices=i4(1, 2, 3, 0), indptr=i4(0, 1, 3, 4), format=b"csr", shape=np.array([3, 4]), data=data)
+np.savez_compressed(path("sparse_csc.npz"), indices=i4(2, 0, 1, 1), indptr=i4(0, 1, 2, 3, 4), format=b"csc", shape=np.array([3, 4]), data=data[[3, 0, 1, 2]])
+np.savez_compressed(path("sparse_large.npz"), row=i4(0), col=i4(1), format=b"coo", shape=np.array([10**6, 10**6]), data=np.ones(1))
