@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,5 +214,54 @@ func TestSqueezeNetHasItsReferenceOutputs(t *testing.T) {
 			t.Errorf("output %d differs by %.2g of its largest", i, d)
 		}
 		t.Logf("output %d: within %.2g", i, d)
+	}
+}
+
+// A state dict without one of its tensors, or with one of another shape, is never taken
+// for a network, and no shape makes Load fail otherwise than by an error.
+func TestStateDictsWithAWrongTensorAreRefused(t *testing.T) {
+	for _, c := range fixtures {
+		f := readFixture(t, c.name)
+		for i, name := range f.state.Names() {
+			v, _ := f.state.Get(name)
+			if strings.HasPrefix(name, "aux") {
+				continue
+			}
+			load := func(shape []int) error {
+				sd := with(f.state, func(n string) string {
+					if n == name {
+						return ""
+					}
+					return n
+				})
+				if shape != nil {
+					n := 1
+					for _, d := range shape {
+						n *= d
+					}
+					sd.Set(name, &model.Tensor{Shape: shape, Data: make([]float32, n)})
+				}
+				_, err := Load(sd, Options{})
+				return err
+			}
+			// Convolutions and linear layers may have biases or not, and norms counts.
+			if err := load(nil); err == nil && !strings.HasSuffix(name, ".bias") && !strings.HasSuffix(name, "num_batches_tracked") {
+				t.Errorf("%s loads without %s", c.name, name)
+			}
+			shapes := [][]int{{}, {0}, {1, 2, 3, 4, 5}, {0, 0, 0, 0}}
+			for d, n := range v.Shape {
+				if d == 1 && n == 3 && len(v.Shape) == 4 && i == 0 {
+					continue // images may have any channels
+				}
+				other := slices.Clone(v.Shape)
+				other[d] += 1 + i%2
+				shapes = append(shapes, other)
+			}
+			for _, s := range shapes[i%4:] {
+				if err := load(s); err == nil {
+					t.Errorf("%s loads with %s of %v in place of %v", c.name, name, s, v.Shape)
+				}
+			}
+		}
 	}
 }
