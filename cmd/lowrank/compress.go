@@ -48,6 +48,7 @@ type compressReport struct {
 	// Source says where in its file the network lay and what was left out.
 	Source  *model.Source `json:"source,omitempty"`
 	correct [3]int
+	graph   bool // the file says how its layers are used
 }
 
 type compressFlags struct {
@@ -166,7 +167,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}
-	if err := checkEnding(f.out, ".safetensors"); err != nil {
+	if err := checkEnding(f.out, ".safetensors", ".onnx"); err != nil {
 		return err
 	}
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
@@ -380,7 +381,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 			fmt.Fprintf(w, "%s: %s\n", l.Name, l.Note)
 		}
 	}
-	if r.Arch == nil {
+	if r.Arch == nil && !r.graph {
 		fmt.Fprint(w, "Strides, paddings and groups are not in the file: every kernel was taken as a convolution in one group.\nA kernel in groups must stay as it is; --layers chooses.\n\n")
 	}
 	rows = [][]string{{"", "before", "after", ""},
