@@ -166,7 +166,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}
-	if err := checkEnding(f.out, ".safetensors"); err != nil {
+	if err := checkEnding(f.out, ".safetensors", ".onnx"); err != nil {
 		return err
 	}
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
