@@ -116,10 +116,10 @@ func adaptions(seed uint64, serial, branches bool) func(s graph.Site) (*graph.Ad
 }
 
 func TestBranchesAndMaterialisedChangesAreTheSame(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		for _, serial := range []bool{false, true} {
 			for _, fixed := range []bool{false, true} {
-				net := fixture(t, f.name, f.opt)
+				net := residual(t, f.name, f.opt)
 				x, _ := reference(t, f.name)
 				frozen := func(p *graph.Param) bool { return p.Unit == net.Head.Name || p.Kind == graph.Gain && !fixed }
 				a := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(1, serial, false)})
@@ -176,7 +176,7 @@ func TestBranchesAndMaterialisedChangesAreTheSame(t *testing.T) {
 }
 
 func TestTheBaseOfAnAdaptionStaysAsItIs(t *testing.T) {
-	net := fixture(t, "cifar_pad", Options{})
+	net := residual(t, "cifar_pad", Options{})
 	var before [][]float32
 	for _, s := range net.Sites() {
 		before = append(before, slices.Clone(s.Chain.Stages[0].Weight))

@@ -19,9 +19,9 @@ func gradients(t testing.TB, l *graph.Learner) map[string][]float32 {
 
 // Frozen chains share what is between their stages, whose sizes differ.
 func TestGradientsPassFrozenChains(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		rng := rand.New(rand.NewPCG(6, 6))
-		n := fixture(t, f.name, f.opt)
+		n := residual(t, f.name, f.opt)
 		for _, s := range n.Sites() {
 			if err := n.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // network gives the bits of the whole.
 func TestAnExtendedHeadKeepsItsOutputsToTheBit(t *testing.T) {
 	for _, name := range []string{"cifar_pad", "basic", "fcn_cifar"} {
-		n := fixture(t, name, Options{})
+		n := residual(t, name, Options{})
 		x := conv.NewMap(3, 24, 24, 3)
 		for i := range x.Data {
 			x.Data[i] = float32(i%19)/9 - 1
@@ -53,7 +53,7 @@ func TestAnExtendedHeadKeepsItsOutputsToTheBit(t *testing.T) {
 }
 
 func TestOutputsThatThereCannotBeAreErrors(t *testing.T) {
-	n := fixture(t, "fcn_cifar", Options{})
+	n := residual(t, "fcn_cifar", Options{})
 	for _, c := range [][2]int{{-1, 1}, {1, 1}, {2, 1}, {0, n.Classes() + 1}} {
 		if _, err := n.SelectOutputs(c[0], c[1]); !errors.Is(err, graph.ErrGraph) {
 			t.Errorf("%v gave %v", c, err)

@@ -212,14 +212,14 @@ func compareStepAbove(t *testing.T, l *graph.Learner, loss float64, want *model.
 }
 
 func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		for _, fixed := range []bool{false, true} {
 			mode := ""
 			if fixed {
 				mode = "fixed_"
 			}
 			t.Run(mode+f.name, func(t *testing.T) {
-				net := fixture(t, f.name, f.opt)
+				net := residual(t, f.name, f.opt)
 				x, want := stepFixture(t, f.name)
 				l := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 				pass(t, l, x, 2) // the maps are reused
@@ -235,8 +235,8 @@ func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 // dense kernel's in what the chain is with the direction in the stage's place.
 func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		dense := net.Clone()
 		chains := map[string]*conv.Chain{}
 		for _, s := range net.Sites() {
@@ -298,9 +298,9 @@ func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 
 func TestWhatLearnsHasTheGradientsOfTheWholeNetwork(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := fixtures[rapid.IntRange(0, len(fixtures)-1).Draw(rt, "net")]
+		f := resnets[rapid.IntRange(0, len(resnets)-1).Draw(rt, "net")]
 		fixed := rapid.Bool().Draw(rt, "fixed")
-		net := fixture(t, f.name, f.opt)
+		net := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
 		all := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 		pass(t, all, x, 2)
@@ -407,8 +407,8 @@ func TestNewNetworksAreThePublishedOnes(t *testing.T) {
 }
 
 func TestFeaturesOnTheWayGiveWhatForwardGives(t *testing.T) {
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
 		for _, from := range []string{"linear", "fc", "layer3", "layer2.0.conv2", "bn1"} {
 			l := learner(t, net, graph.LearnerOptions{FixedNorms: true, Learn: func(p *graph.Param) bool { return strings.HasPrefix(p.Name, from) }})

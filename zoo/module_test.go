@@ -14,7 +14,7 @@ import (
 	"github.com/lowrank-go/lowrank/model"
 )
 
-// residualSerial, bottleneck and chapter are the modules of package adapt, which make them
+// residualSerial, convAdapter and chapter are the modules of package adapt, which make them
 // of a convolution that they stand at (Rebuffi et al. 2018; Chen et al. 2022; Chen et al.
 // 2023).
 func residualSerial(s graph.Site) *graph.Module {
@@ -25,7 +25,7 @@ func residualSerial(s graph.Site) *graph.Module {
 	}}
 }
 
-func bottleneck(s graph.Site, gamma int, rng *rand.Rand) *graph.Module {
+func convAdapter(s graph.Site, gamma int, rng *rand.Rand) *graph.Module {
 	shape, g := s.Chain.Shape()
 	inner := s.Chain.In() / gamma
 	for s.Chain.In()%gamma != 0 { // the next smaller divisor
@@ -71,7 +71,7 @@ func kindsOfModules(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
 	case 0:
 		return []*graph.Module{residualSerial(s)}
 	case 1:
-		return []*graph.Module{bottleneck(s, 4, rng)}
+		return []*graph.Module{convAdapter(s, 4, rng)}
 	case 2:
 		return []*graph.Module{chapter(s, 1, .5, rng)}
 	}
@@ -120,7 +120,7 @@ func modular(t *testing.T, name string) (*graph.Graph, *model.StateDict) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := fixture(t, name, Options{})
+	n := residual(t, name, Options{})
 	attach(t, n, kindsOfModules)
 	sd := stateOf(t, n)
 	for _, tensor := range want.Names() {
@@ -219,14 +219,14 @@ func first(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
 	case 0:
 		return []*graph.Module{residualSerial(s)}
 	case 1:
-		return []*graph.Module{bottleneck(s, 3, rng)}
+		return []*graph.Module{convAdapter(s, 3, rng)}
 	}
 	return []*graph.Module{chapter(s, 1, .01, rng)}
 }
 
 func TestModulesBeginWithoutEffect(t *testing.T) {
-	for _, f := range fixtures {
-		n := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		n := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
 		for shift := range 3 {
 			m := n.Clone()
@@ -324,7 +324,7 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh := fixture(t, "cifar_pad", Options{})
+		fresh := residual(t, "cifar_pad", Options{})
 		attach(t, fresh, kindsOfModules)
 		b := learner(t, fresh, opt)
 		if err := b.SetState(state); err != nil {
@@ -344,7 +344,7 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 		if len(a.Statistics()) == 0 || len(a.Statistics()) != len(b.Statistics()) {
 			t.Errorf("%d statistics", len(a.Statistics()))
 		}
-		if err := learner(t, fixture(t, "cifar_pad", Options{}), opt).SetState(state); !errors.Is(err, conv.ErrShape) {
+		if err := learner(t, residual(t, "cifar_pad", Options{}), opt).SetState(state); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("a learner without modules takes the state: %v", err)
 		}
 	}
@@ -352,7 +352,7 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 
 func TestModulesLearnAndLeaveTheRestAlone(t *testing.T) {
 	for _, name := range []string{"cifar_pad", "cifar_projection", "basic"} {
-		n := fixture(t, name, Options{})
+		n := residual(t, name, Options{})
 		attach(t, n, func(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
 			m := first(i, s, rng)
 			m[0].Scale = 1
@@ -388,13 +388,13 @@ func TestModulesLearnAndLeaveTheRestAlone(t *testing.T) {
 }
 
 func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
+	n := residual(t, "cifar_pad", Options{})
 	bare, macs := n.Params(), n.MACs()
 	u := site(t, n, "layer2.0.conv1") // 4 channels to 8, stride 2
 	for _, c := range []struct {
 		m      *graph.Module
 		params int
-	}{{residualSerial(u), 64 + 16}, {bottleneck(u, 4, rand.New(rand.NewPCG(1, 1))), 4*9 + 1 + 8 + 8}, {chapter(u, 2, .01, rand.New(rand.NewPCG(1, 1))), 8*2*3 + 16 + 8}} {
+	}{{residualSerial(u), 64 + 16}, {convAdapter(u, 4, rand.New(rand.NewPCG(1, 1))), 4*9 + 1 + 8 + 8}, {chapter(u, 2, .01, rand.New(rand.NewPCG(1, 1))), 8*2*3 + 16 + 8}} {
 		m := n.Clone()
 		if err := m.AddModule(u.Name, c.m); err != nil {
 			t.Fatal(err)
@@ -409,7 +409,7 @@ func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.Randomise(1)
-		without := fixture(t, "cifar_pad", Options{})
+		without := residual(t, "cifar_pad", Options{})
 		if err := without.SetHead(3, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -422,7 +422,7 @@ func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
 }
 
 func TestSegmentationNetworksHaveModules(t *testing.T) {
-	n := fixture(t, "fcn_cifar", Options{})
+	n := residual(t, "fcn_cifar", Options{})
 	x, _ := reference(t, "fcn_cifar")
 	m := n.Clone()
 	attach(t, m, first)
@@ -445,7 +445,7 @@ func TestSegmentationNetworksHaveModules(t *testing.T) {
 		t.Errorf("the loss went from %g to %g", before, after)
 	}
 	// A module is made for its unit's stride.
-	c := fixture(t, "cifar_pad", Options{})
+	c := residual(t, "cifar_pad", Options{})
 	attach(t, c, first)
 	if err := SetSegmentation(c, 3, 1, 1); !errors.Is(err, ErrUnknown) || c.Segments() {
 		t.Errorf("got %v", err)
@@ -456,7 +456,7 @@ func TestSegmentationNetworksHaveModules(t *testing.T) {
 }
 
 func TestModulesThatDoNotFitAreErrors(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
+	n := residual(t, "cifar_pad", Options{})
 	u := site(t, n, "layer2.0.conv1")
 	rng := rand.New(rand.NewPCG(1, 1))
 	change := func(m *graph.Module, f func(m *graph.Module)) *graph.Module { f(m); return m }
@@ -468,7 +468,7 @@ func TestModulesThatDoNotFitAreErrors(t *testing.T) {
 		"empty":    {Place: graph.Serial, Scale: 1, Steps: []graph.ModuleStep{{}}},
 		"many":     change(residualSerial(u), func(m *graph.Module) { m.Steps = slices.Repeat(m.Steps, 9) }),
 		"channels": residualSerial(site(t, n, "conv1")),
-		"stride":   change(bottleneck(u, 2, rng), func(m *graph.Module) { m.Steps[0].Chain.Stages[0].Stride = [2]int{1, 1} }),
+		"stride":   change(convAdapter(u, 2, rng), func(m *graph.Module) { m.Steps[0].Chain.Stages[0].Stride = [2]int{1, 1} }),
 		"norm":     change(residualSerial(u), func(m *graph.Module) { m.Steps[0].Norm.Var = nil }),
 		"padding": change(chapter(u, 1, .01, rng), func(m *graph.Module) {
 			m.Steps[0].Chain.Stages[0].Padding = [2]int{1 << 20, 1 << 20}
@@ -503,7 +503,7 @@ func formatOne(t testing.TB, n *graph.Graph, modules string) *model.StateDict {
 }
 
 func TestHostileDescriptionsOfModulesAreErrors(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
+	n := residual(t, "cifar_pad", Options{})
 	u := site(t, n, "layer2.0.conv1")
 	if err := n.AddModule(u.Name, residualSerial(u)); err != nil {
 		t.Fatal(err)

@@ -18,8 +18,8 @@ import (
 	"github.com/lowrank-go/lowrank/model"
 )
 
-// fixtures were made by testdata/make.py with PyTorch.
-var fixtures = []struct {
+// resnets were made by testdata/make.py with PyTorch.
+var resnets = []struct {
 	name    string
 	opt     Options
 	blocks  []int
@@ -34,7 +34,7 @@ var fixtures = []struct {
 	{"cifar_projection", Options{}, []int{1, 1, 2}, false, false, 6},
 }
 
-func fixture(t *testing.T, name string, opt Options) *graph.Graph {
+func residual(t *testing.T, name string, opt Options) *graph.Graph {
 	t.Helper()
 	sd, err := model.ReadFile(filepath.Join("testdata", name+".pth"))
 	if err != nil {
@@ -86,9 +86,9 @@ func logits(t *testing.T, net *graph.Graph, x *conv.Map, workers int) []float32 
 }
 
 func TestForwardEqualsPyTorch(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, f.opt)
+			net := residual(t, f.name, f.opt)
 			if !slices.Equal(stages(net), f.blocks) || bottle(net) != f.bottle || pads(net) != f.pad || net.Classes() != f.classes {
 				t.Fatalf("recognised as\n%v", net)
 			}
@@ -111,7 +111,7 @@ func TestForwardEqualsPyTorch(t *testing.T) {
 
 func TestStrideFirstMattersToABottleneck(t *testing.T) {
 	x, want := reference(t, "bottleneck_v1")
-	got := logits(t, fixture(t, "bottleneck_v1", Options{}), x, 1)
+	got := logits(t, residual(t, "bottleneck_v1", Options{}), x, 1)
 	var diff float64
 	for i, v := range want {
 		diff = max(diff, math.Abs(float64(got[i]-v)))
@@ -168,9 +168,9 @@ func reload(t *testing.T, net *graph.Graph) *graph.Graph {
 
 func TestANetworkSurvivesItsFile(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, f.opt)
+			net := residual(t, f.name, f.opt)
 			for _, s := range net.Sites() {
 				if s.Name == "layer2.0.conv2" || s.Name == "layer3.0.downsample.0" || s.Linear {
 					if err := net.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
@@ -195,7 +195,7 @@ func TestANetworkSurvivesItsFile(t *testing.T) {
 
 func TestChainsRunLikeTheKernelsTheyEqual(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
-	net := fixture(t, "bottleneck", Options{})
+	net := residual(t, "bottleneck", Options{})
 	multiplied := net.Clone()
 	for _, s := range net.Sites() {
 		c := randomChain(rng, s.Chain)
@@ -291,7 +291,7 @@ func TestLoadNamesWhatIsWrong(t *testing.T) {
 }
 
 func TestReplaceRefusesAnotherShape(t *testing.T) {
-	net := fixture(t, "cifar_pad", Options{})
+	net := residual(t, "cifar_pad", Options{})
 	chain := net.Node("conv1").Conv().Chain
 	if err := net.Replace("layer2.0.conv1", chain); !errors.Is(err, conv.ErrShape) {
 		t.Errorf("a chain of other channels gave %v", err)
@@ -302,7 +302,7 @@ func TestReplaceRefusesAnotherShape(t *testing.T) {
 }
 
 func TestForwardStopsWhenTheContextIsDone(t *testing.T) {
-	p, err := fixture(t, "cifar_pad", Options{}).Compile()
+	p, err := residual(t, "cifar_pad", Options{}).Compile()
 	if err != nil {
 		t.Fatal(err)
 	}

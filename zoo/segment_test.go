@@ -42,7 +42,7 @@ func nhwc(v []float32, n, c, h, w int) []float32 {
 func TestSegmentationForwardEqualsPyTorch(t *testing.T) {
 	for _, f := range segmenters {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, Options{})
+			net := residual(t, f.name, Options{})
 			small := net.Node("maxpool") == nil
 			if !net.Segments() || Dilated(net) != f.dilate || net.Classes() != f.classes || small != f.cifar || bottle(net) != f.bottle || pads(net) != f.cifar {
 				t.Fatalf("recognised as\n%v", net)
@@ -62,7 +62,7 @@ func TestSegmentationForwardEqualsPyTorch(t *testing.T) {
 				t.Error("one worker and two give different logits")
 			}
 			// Names cannot tell the dilation.
-			other := logits(t, fixture(t, f.name, Options{Dilate: new(int)}), x, 1)
+			other := logits(t, residual(t, f.name, Options{Dilate: new(int)}), x, 1)
 			if relative(other, want) < 1e-3 {
 				t.Error("without dilation the logits are the same")
 			}
@@ -107,7 +107,7 @@ func TestSegmentationGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 				mode = "fixed_"
 			}
 			t.Run(mode+f.name, func(t *testing.T) {
-				net := fixture(t, f.name, Options{})
+				net := residual(t, f.name, Options{})
 				x, want := stepFixture(t, f.name)
 				labels := masks(t, want)
 				l := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
@@ -125,7 +125,7 @@ func TestSegmentationGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 
 func TestPartsOfASegmentationNetworkLearnAsInTheWhole(t *testing.T) {
 	for _, f := range segmenters {
-		net := fixture(t, f.name, Options{})
+		net := residual(t, f.name, Options{})
 		x, sd := stepFixture(t, f.name)
 		labels := masks(t, sd)
 		for _, fixed := range []bool{false, true} {
@@ -160,7 +160,7 @@ func TestPartsOfASegmentationNetworkLearnAsInTheWhole(t *testing.T) {
 }
 
 func TestReplaceRefusesAnotherDilation(t *testing.T) {
-	net := fixture(t, "fcn_cifar", Options{})
+	net := residual(t, "fcn_cifar", Options{})
 	chain, err := net.Node("layer3.1.conv1").Conv().Chain.WithGeometry(conv.Geometry{Padding: [2]int{1, 1}})
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestReplaceRefusesAnotherDilation(t *testing.T) {
 func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	for _, f := range segmenters {
-		net := fixture(t, f.name, Options{})
+		net := residual(t, f.name, Options{})
 		dense := net.Params()
 		for _, s := range net.Sites() {
 			if strings.HasPrefix(s.Name, "layer3") || strings.HasPrefix(s.Name, "classifier") {
@@ -210,8 +210,8 @@ func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 
 func TestSetSegmentationKeepsKernelsAndSetsTheDilation(t *testing.T) {
 	for _, f := range segmenters {
-		want := fixture(t, f.name, Options{})
-		got := fixture(t, f.name, Options{Dilate: new(int)}) // strided
+		want := residual(t, f.name, Options{})
+		got := residual(t, f.name, Options{Dilate: new(int)}) // strided
 		if err := SetSegmentation(got, f.classes+1, f.dilate, 3); err != nil {
 			t.Fatal(err)
 		}
@@ -229,8 +229,8 @@ func TestSetSegmentationKeepsKernelsAndSetsTheDilation(t *testing.T) {
 
 func TestAClassifierBecomesASegmentationNetworkWithItsChains(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		for _, s := range net.Sites() {
 			if !s.Linear {
 				if err := net.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
