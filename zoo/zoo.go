@@ -178,6 +178,9 @@ func load(sd *model.StateDict, opt Options) (*graph.Graph, *graph.Reader, error)
 		at := slices.IndexFunc(families, func(f family) bool { return f.is(r) })
 		if at < 0 {
 			names := sd.Names()
+			if len(names) == 0 {
+				return nil, nil, fmt.Errorf("%w: the file has no tensors", ErrUnknown)
+			}
 			sort.Strings(names)
 			return nil, nil, fmt.Errorf("%w: the names of its tensors are those of none; the file has %s", ErrUnknown, graph.Quote(names))
 		}
@@ -255,6 +258,16 @@ func (b *builder) fail(format string, args ...any) {
 	if b.err == nil {
 		b.err = fmt.Errorf(format, args...)
 	}
+}
+
+// refuse keeps the error of a layer that the state dict does not have: of a network that
+// is another, unless a shape is wrong.
+func (b *builder) refuse(err error) {
+	if errors.Is(err, graph.ErrGraph) {
+		b.fail("%w: %s: %w", ErrUnknown, b.arch(), err)
+		return
+	}
+	b.fail("%s: %w", b.arch(), err)
 }
 
 // start adds the input: images of so many channels, for the family's preprocessing and
@@ -372,7 +385,7 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 	}
 	c, err := b.r.Chain(b.manifest, name, g)
 	if err != nil {
-		b.fail("%s: %w", b.arch(), err)
+		b.refuse(err)
 		return x
 	}
 	if l.flat {
@@ -460,7 +473,7 @@ func (b *builder) normEps(name string, x *graph.Node, eps float64) *graph.Node {
 	}
 	m, err := b.r.BatchNorm(name, c, eps)
 	if err != nil {
-		b.fail("%s: %w", b.arch(), err)
+		b.refuse(err)
 		return x
 	}
 	return b.add(name, m, c, x)
