@@ -125,7 +125,7 @@ lies beside OUT, and --resume goes on from it.`,
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
-	fl.StringVarP(&f.out, "output", "o", "", "file to write (safetensors)")
+	fl.StringVarP(&f.out, "output", "o", "", "file to write: .safetensors, or .onnx")
 	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
 	return cmd
 }
@@ -158,6 +158,9 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")
 	}
+	if f.kernels && isONNXName(f.out) {
+		return usagef("loose kernels are no network, of which an ONNX model could be made")
+	}
 	if f.kernels && f.data != "" {
 		return usagef("--data needs a network; --kernels reads loose kernels")
 	}
@@ -173,7 +176,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
-	if isONNXName(f.out) {
+	if isONNXName(f.out) && isONNXName(path) && f.data == "" && !f.tuning() {
 		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
 	}
 	if f.Epochs > 0 {
@@ -201,7 +204,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	r.Seconds, r.Source = time.Since(start).Seconds(), f.source(path)
 	if f.out != "" {
-		if err := model.WriteSafetensors(f.out, out); err != nil {
+		if isONNXName(f.out) {
+			err = writeONNX(f.out, out, f.dtype == "float16")
+		} else {
+			err = model.WriteSafetensors(f.out, out)
+		}
+		if err != nil {
 			return err
 		}
 		if f.Epochs > 0 {

@@ -12,8 +12,10 @@ import (
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/parallel"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/onnx"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/vbmf"
 	"github.com/lowrank-go/lowrank/zoo"
@@ -49,6 +51,7 @@ type inspectReport struct {
 func newInspect() *cobra.Command {
 	var mf modelFlags
 	var noVBMF bool
+	var graphOnly bool
 	cmd := &cobra.Command{
 		Use:   "inspect [MODEL]",
 		Short: "Show a network's layers and what can be compressed",
@@ -74,8 +77,18 @@ the SHA-256 of what the network must have.`,
 				return err
 			}
 			path := argument(args)
-			sd, err := mf.readNetwork(path)
-			if err != nil {
+			var sd *model.StateDict
+			var net *graph.Graph
+			if isONNXName(path) {
+				if net, err = mf.onnxNet(path); err != nil && !errors.Is(err, graph.ErrUnsupported) && !errors.Is(err, onnx.ErrUnsupported) {
+					return err
+				}
+			}
+			if net == nil {
+				if sd, err = mf.readNetwork(path); err != nil {
+					return err
+				}
+			} else if sd, err = net.StateDict(); err != nil {
 				return err
 			}
 			if _, ok := sd.Meta[peft.MetaKey]; ok {
@@ -87,7 +100,13 @@ the SHA-256 of what the network must have.`,
 			}
 			var r inspectReport
 			var targets []compress.Target
-			net, err := zoo.Load(sd, opt)
+			if net == nil {
+				net, err = zoo.Load(sd, opt)
+			}
+			if graphOnly && net != nil {
+				_, err := fmt.Fprint(cmd.OutOrStdout(), net)
+				return err
+			}
 			switch {
 			case err == nil:
 				macs := net.MACs()
@@ -117,6 +136,7 @@ the SHA-256 of what the network must have.`,
 		},
 	}
 	mf.add(cmd)
+	cmd.Flags().BoolVar(&graphOnly, "graph", false, "print the network's nodes, with the shapes of what they give, and nothing else")
 	cmd.Flags().BoolVar(&noVBMF, "no-vbmf", false, "leave out the VBMF ranks, which take most of the time")
 	return cmd
 }
