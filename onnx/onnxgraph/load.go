@@ -1,11 +1,4 @@
-// Package importer makes networks of ONNX models: graphs of package graph, which run, are
-// trained and are compressed like any other.
-//
-// The nodes of a model become operations one by one, apart from what is computed of
-// constants, which the shapes of tensors are too: that is computed here. What several
-// nodes are together becomes one operation where it is one: zeros around a convolution's
-// input, a bias behind it, a scale behind a batch norm, the shuffle of channels.
-package importer
+package onnxgraph
 
 import (
 	"fmt"

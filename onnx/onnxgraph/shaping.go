@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"errors"
@@ -699,12 +699,12 @@ func opReduce(c *nodeContext) ([]*value, error) {
 	return c.resized(x, dims)
 }
 
-var binaries = map[string]graph.BinaryOp{
+var binaryOps = map[string]graph.BinaryOp{
 	"Add": graph.Add, "Sub": graph.Sub, "Mul": graph.Mul, "Div": graph.Div, "Max": graph.Max, "Min": graph.Min, "Pow": graph.Pow,
 }
 
 func opBinary(c *nodeContext) ([]*value, error) {
-	op, ok := binaries[c.n.GetOpType()]
+	op, ok := binaryOps[c.n.GetOpType()]
 	if !ok {
 		op = graph.Add // Sum
 	}
@@ -718,7 +718,7 @@ func opBinary(c *nodeContext) ([]*value, error) {
 			return nil, err
 		}
 		if v.array != nil && w.array != nil {
-			a, err := combine(pairs[opNames[op]], v.array, w.array)
+			a, err := combine(pairs[binaries[op]], v.array, w.array)
 			if err != nil {
 				return nil, err
 			}
@@ -739,8 +739,6 @@ func opBinary(c *nodeContext) ([]*value, error) {
 	}
 	return []*value{v}, nil
 }
-
-var opNames = map[graph.BinaryOp]string{graph.Add: "Add", graph.Sub: "Sub", graph.Mul: "Mul", graph.Div: "Div", graph.Max: "Max", graph.Min: "Min", graph.Pow: "Pow"}
 
 func opMean(c *nodeContext) ([]*value, error) {
 	v, err := opBinary(c)
