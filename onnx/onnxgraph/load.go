@@ -315,7 +315,8 @@ func (im *importer) input(gp *onnxpb.GraphProto, nodes []*onnxpb.NodeProto, opt 
 		}
 	}
 	// Models of TensorFlow have the channels last.
-	last := len(full) == 4 && full[3] >= 1 && full[3] <= 4 && !(full[1] >= 1 && full[1] <= 4)
+	const few, many = 4, 16
+	last := len(full) == 4 && full[3] >= 1 && full[3] <= few && (full[1] == 0 || full[1] >= many) && (full[2] == 0 || full[2] >= many)
 	channel := 1
 	if last {
 		channel = 3
