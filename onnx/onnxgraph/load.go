@@ -78,8 +78,9 @@ type importer struct {
 	truths map[*graph.Node]bool // those that are true or false: 1 or 0
 	// batch is the size of the batch that the model's shapes are computed with.
 	batch int64
-	// spent counts the values of constants that were computed.
-	spent int
+	// spent counts the values of constants that were computed, stored those of the file,
+	// filled those of tensors that are one number in the file.
+	spent, stored, filled int
 	node  *onnxpb.NodeProto // that is imported now
 }
 

@@ -742,10 +742,15 @@ func opBinary(c *nodeContext) ([]*value, error) {
 
 func opMean(c *nodeContext) ([]*value, error) {
 	v, err := opBinary(c)
-	if err != nil || v[0].node == nil {
-		return nil, errors.Join(err, errors.New("the mean of constants"))
+	if err != nil {
+		return nil, err
 	}
-	x, err := c.aside(&graph.Scale{Value: 1 / float64(len(c.in))}, v[0].node)
+	share := 1 / float64(len(c.in))
+	if v[0].array != nil {
+		a, err := combine(pairs["Mul"], v[0].array, &array{floats: []float32{float32(share)}})
+		return []*value{{array: a}}, err
+	}
+	x, err := c.aside(&graph.Scale{Value: share}, v[0].node)
 	return []*value{{node: x}}, err
 }
 
