@@ -118,6 +118,9 @@ func images(ctx context.Context, p *graph.Program, set dataset.Set, classes int,
 		if err != nil {
 			return score, err
 		}
+		if len(logits) != len(b.Labels)*classes {
+			return score, fmt.Errorf("%w: %s gives %d values for each of %d images, not one for each of %d classes", graph.ErrTask, p.Graph().Arch, len(logits)/len(b.Labels), len(b.Labels), classes)
+		}
 		for i, label := range b.Labels {
 			rank, nll, err := judge(logits[i*classes:(i+1)*classes], label)
 			if err != nil {

@@ -17,8 +17,8 @@ func Latency(ctx context.Context, programs []*graph.Program, batch, workers int,
 	times := make([][]time.Duration, len(programs))
 	inputs := make([]*conv.Map, len(programs))
 	for i, p := range programs {
-		in := p.Graph().Input
-		inputs[i] = conv.NewMap(batch, in[1], in[2], in[0])
+		h, w, c := p.Graph().Input.Layout()
+		inputs[i] = conv.NewMap(batch, h, w, c)
 		rng := rand.New(rand.NewPCG(1, 2))
 		for j := range inputs[i].Data {
 			inputs[i].Data[j] = float32(rng.NormFloat64())

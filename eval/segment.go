@@ -88,6 +88,9 @@ func pixels(ctx context.Context, p *graph.Program, set dataset.Set, classes int,
 		if err != nil {
 			return score, err
 		}
+		if len(logits) != len(b.Masks)*classes {
+			return score, fmt.Errorf("%w: %s gives %d values of %d classes for masks of %d pixels; its output must be as large as the image", graph.ErrTask, g.Arch, len(logits), classes, len(b.Masks))
+		}
 		mean, counted := nn.PixelCrossEntropy(nil, logits, b.Masks, dataset.Ignore, classes, 0, opt.Workers)
 		if math.IsNaN(mean) || math.IsInf(mean, 0) {
 			return score, fmt.Errorf("eval: the network gives logits that are not finite, in images %d to %d of %s", b.First, b.First+len(b.Labels)-1, set.Name())

@@ -71,7 +71,7 @@ func (m *BatchNorm) with(get func(string) (*tensor, error)) (Op, error) {
 	}
 	for i, v := range out.Var {
 		if v < 0 {
-			return nil, fmt.Errorf("%w: running_var is negative, %g, at channel %d", ErrGraph, v, i)
+			return nil, tensorError(fmt.Sprintf("running_var is negative, %g, at channel %d", v, i))
 		}
 	}
 	return &out, nil

@@ -35,6 +35,9 @@ func (c *Conv) Shape(in []Shape) (Shape, error) {
 		return nil, fmt.Errorf("%w: it takes %d channels, its input %v has %d", ErrShape, c.Chain.In(), x, x[0])
 	}
 	h, w, _ := x.Layout()
+	if err := c.padded(h, w); err != nil {
+		return nil, err
+	}
 	oh, ow := c.Chain.OutputSize(h, w)
 	if oh < 1 || ow < 1 {
 		return nil, fmt.Errorf("%w: its input %v is smaller than its kernel", ErrShape, x)
@@ -48,6 +51,22 @@ func (c *Conv) Shape(in []Shape) (Shape, error) {
 		return Shape{c.Chain.Out(), ow}, nil
 	}
 	return Shape{c.Chain.Out(), oh, ow}, nil
+}
+
+// padded reports stages whose input, which is copied with its padding, takes more than
+// mostValues.
+func (c *Conv) padded(h, w int) error {
+	for _, s := range c.Chain.Stages {
+		g := s.Normal()
+		ph, pw := h+2*g.Padding[0]+g.Extra[0], w+2*g.Padding[1]+g.Extra[1]
+		if err := (Shape{s.In(), ph, pw}).check(); err != nil {
+			return fmt.Errorf("an input of %d×%d with a padding of %v and %v more at the end: %w", h, w, g.Padding, g.Extra, err)
+		}
+		if h, w = s.OutputSize(h, w); h < 1 || w < 1 {
+			return nil // which the caller reports
+		}
+	}
+	return nil
 }
 
 func (c *Conv) macs(in Shape) int64 {

@@ -188,8 +188,7 @@ func (g *Graph) SetHead(classes int, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	g.Head.Op = &Conv{Chain: conv.NewDense(k), Linear: g.Head.Conv().Linear}
-	return nil
+	return g.setHead(k)
 }
 
 // randomHead is the kernel of a head of random weights for g.
@@ -241,8 +240,10 @@ func (g *Graph) ExtendHead(more int, seed uint64) error {
 	if bias == nil {
 		bias = make([]float32, k.Out())
 	}
-	g.setHead(slices.Concat(k.Weight, add.Weight), slices.Concat(bias, add.Bias))
-	return nil
+	own := *k
+	own.Shape[0] += more
+	own.Weight, own.Bias = slices.Concat(k.Weight, add.Weight), slices.Concat(bias, add.Bias)
+	return g.setHead(&own)
 }
 
 // SelectOutputs is a copy of g with those classes alone that are from first to last,
@@ -256,14 +257,15 @@ func (g *Graph) SelectOutputs(first, last int) (*Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := g.Clone()
-	bias := k.Bias
-	if bias != nil {
-		bias = bias[first:last:last]
-	}
 	row := len(k.Weight) / k.Out()
-	out.setHead(k.Weight[first*row:last*row:last*row], bias)
-	return out, nil
+	own := *k
+	own.Shape[0] = last - first
+	own.Weight = k.Weight[first*row : last*row : last*row]
+	if k.Bias != nil {
+		own.Bias = k.Bias[first:last:last]
+	}
+	out := g.Clone()
+	return out, out.setHead(&own)
 }
 
 // head is the head's kernel, whose rows are the outputs.
@@ -275,16 +277,26 @@ func (g *Graph) head() (*conv.Kernel, error) {
 	if c.Kind != conv.Dense || c.Stages[0].Normal().Groups > 1 {
 		return nil, fmt.Errorf("%w: the head %s is a chain of kind %s; its outputs can be chosen before it is compressed", ErrShape, g.Head.Name, c.Kind)
 	}
+	if n := g.Classes(); c.Out() != n {
+		return nil, fmt.Errorf("%w: %s gives %d outputs, %s tells %d classes apart", ErrTask, g.Head.Name, c.Out(), g.Arch, n)
+	}
 	return c.Stages[0], nil
 }
 
-// setHead gives g a head with other rows.
-func (g *Graph) setHead(weight, bias []float32) {
-	was := g.Head.Conv()
-	k := *was.Chain.Stages[0]
-	k.Shape[0] = len(weight) / (k.Shape[1] * k.Taps())
-	k.Weight, k.Bias = weight, bias
-	g.Head.Op = &Conv{Chain: conv.NewDense(&k), Linear: was.Linear}
+// setHead gives g another head, whose outputs must be the classes: what a file calls the
+// head may be any convolution.
+func (g *Graph) setHead(k *conv.Kernel) error {
+	was := g.Head.Op
+	g.Head.Op = &Conv{Chain: conv.NewDense(k), Linear: g.Head.Conv().Linear}
+	err := g.Validate()
+	if err == nil && g.Classes() != k.Out() {
+		err = fmt.Errorf("%w: %d classes of %d outputs", ErrShape, g.Classes(), k.Out())
+	}
+	if err != nil {
+		g.Head.Op = was
+		return fmt.Errorf("%w: %s is not the layer that tells the classes of %s apart: %w", ErrTask, g.Head.Name, g.Arch, err)
+	}
+	return nil
 }
 
 // SetNormal draws the weights of k from a normal distribution of variance 2/(T·kh·kw), T
@@ -316,7 +328,7 @@ func (g *Graph) Randomise(seed uint64) {
 	for _, n := range g.Nodes {
 		if _, ok := n.Op.(*Scale); ok && moduleOf(n.Name) != "" {
 			x := n.In[0]
-			for x.Conv() == nil && moduleOf(x.Name) != "" {
+			for x.Conv() == nil && moduleOf(x.Name) != "" && len(x.In) > 0 {
 				if _, norm := x.Op.(*BatchNorm); norm {
 					break
 				}

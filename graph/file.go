@@ -243,6 +243,13 @@ func (s *nodeSpec) op(r *Reader, manifest *model.Manifest) (Op, error) {
 	return op, nil
 }
 
+// tensorError is an error about a tensor of a state dict, whose words stand for
+// themselves. It wraps ErrGraph.
+type tensorError string
+
+func (e tensorError) Error() string { return string(e) }
+func (tensorError) Unwrap() error   { return ErrGraph }
+
 // Reader takes the tensors of a network out of a state dict, and remembers which.
 type Reader struct {
 	SD   *model.StateDict
@@ -310,7 +317,7 @@ func (r *Reader) Floats(name string, dims int) ([]float32, []int, error) {
 	full := r.full(name)
 	t, ok := r.SD.Get(full)
 	if !ok {
-		return nil, nil, fmt.Errorf("%w: there is no tensor called %q", ErrGraph, full)
+		return nil, nil, tensorError(fmt.Sprintf("there is no tensor called %q", full))
 	}
 	if dims >= 0 && len(t.Shape) != dims {
 		return nil, nil, fmt.Errorf("%w: %s has shape %v, want %d dimensions", ErrShape, full, t.Shape, dims)

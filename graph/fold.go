@@ -16,6 +16,14 @@ func foldModules(g *Graph) error {
 		return nil
 	}
 	by := g.consumers()
+	shapes, err := g.Shapes(g.Input)
+	if err != nil {
+		return err
+	}
+	of := make(map[*Node]Shape, len(shapes))
+	for i, n := range g.Nodes {
+		of[n] = shapes[i]
+	}
 	for _, n := range g.Nodes {
 		if n.Conv() == nil || moduleOf(n.Name) != "" {
 			continue
@@ -26,13 +34,22 @@ func foldModules(g *Graph) error {
 		}
 		var sums []*Node // from the last to the first
 		serial := 0
+		foreign := false // as a file may describe them
 		for at := norm.In[0]; at != n; at = at.In[0] {
 			sums = append(sums, at)
-			if g.placeOf(at) == Serial {
+			switch g.placeOf(at) {
+			case Serial:
 				serial++
+			case Parallel:
+			default:
+				foreign = true
 			}
+			foreign = foreign || len(by[at.In[1]]) != 1 || !of[at].Equal(of[n]) || !of[at.In[1]].Equal(of[n])
 		}
 		slices.Reverse(sums)
+		if foreign || !g.readByModules(n, sums, by) {
+			continue
+		}
 		c := n.Conv().Chain
 		switch {
 		case len(sums) == 0:
@@ -69,6 +86,29 @@ func foldModules(g *Graph) error {
 		}
 	}
 	return nil
+}
+
+// readByModules tells whether what is between a convolution n and its batch norm is read
+// by the modules of sums alone: each value by the next sum, and by one serial module where
+// that is one.
+func (g *Graph) readByModules(n *Node, sums []*Node, by map[*Node][]*Node) bool {
+	for _, s := range sums {
+		readers := 1
+		if g.placeOf(s) == Serial {
+			readers = 2
+			// What the module computes must begin at n, and be read by nothing else.
+			for x := s.In[1]; x != n; x = x.In[0] {
+				if len(x.In) != 1 || len(by[x]) != 1 {
+					return false
+				}
+			}
+		}
+		if len(by[n]) != readers {
+			return false
+		}
+		n = s
+	}
+	return true
 }
 
 // affine is y = slope·x + shift of the channels of a pixel.

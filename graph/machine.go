@@ -97,25 +97,24 @@ func (m *machine) resizeAt(v int, x *conv.Map) error {
 	}
 	shapes := slices.Clone(m.shapes)
 	shapes[v] = s
-	at := map[*Node]int{m.graph.Nodes[v]: v} // what follows from the value
-	for i, n := range m.graph.Nodes[v+1:] {
+	at := make(map[*Node]int, len(m.graph.Nodes))
+	changed := make([]bool, len(m.graph.Nodes))
+	changed[v] = true
+	for i, n := range m.graph.Nodes {
+		at[n] = i
 		ins := make([]Shape, len(n.In))
 		for j, in := range n.In {
-			k, ok := at[in]
-			if !ok {
-				ins = nil
-				break
-			}
+			k := at[in]
 			ins[j] = shapes[k]
+			changed[i] = changed[i] || changed[k]
 		}
-		if len(ins) == 0 {
+		if i == v || !changed[i] {
 			continue
 		}
-		out, err := n.Op.Shape(ins)
-		if err != nil {
+		var err error
+		if shapes[i], err = n.Op.Shape(ins); err != nil {
 			return fmt.Errorf("%s: %w", n.Name, err)
 		}
-		shapes[v+1+i], at[n] = out, v+1+i
 	}
 	m.size = nil // the next image's shapes are its own
 	m.setShapes(shapes)

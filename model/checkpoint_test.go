@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // layout is what testdata/checkpoints/make.py says of a checkpoint.
@@ -207,5 +209,19 @@ func TestSparseMatricesOfSciPyAreRead(t *testing.T) {
 	}
 	if _, err := ReadFile("testdata/sparse_large.npz"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "1000000×1000000") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestStrippingManyTensorsTakesLittleTime(t *testing.T) {
+	sd := NewStateDict()
+	x := waves(2, 2)
+	for i := range 100_000 {
+		sd.Set(fmt.Sprint("t", i), x)
+		sd.Set(fmt.Sprint("m", i, ".w"), x)
+	}
+	start := time.Now()
+	Strip(sd)
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("it took %v", d)
 	}
 }

@@ -96,7 +96,13 @@ func stripOne(sd *StateDict) *StateDict {
 	}
 	prefix := ""
 	for i, p := range parts {
-		follows := out.copyOf(p, parts, kernels)
+		if kernels[i] == 0 || p == "" {
+			continue
+		}
+		var follows []string
+		if len(parts) <= 64 { // what trains two networks has few parts
+			follows = out.copyOf(p, parts, kernels)
+		}
 		all := kernels[i] == total && len(parts) == 1
 		// torchvision's segmentation networks are a backbone and a classifier.
 		wrapper := slices.Contains(wrappers, p) && !(p == "backbone" && slices.Contains(parts, "classifier"))
@@ -107,17 +113,11 @@ func stripOne(sd *StateDict) *StateDict {
 			all = false
 		}
 		switch {
-		case total == 0 || kernels[i] == 0 || len(follows) > 0 && slices.ContainsFunc(follows, func(q string) bool { return less(q, p, parts) }):
+		case len(follows) > 0 && slices.ContainsFunc(follows, func(q string) bool { return less(q, p, parts) }):
 			continue
 		case len(follows) > 0 && (wrapper || slices.ContainsFunc(follows, func(q string) bool { return slices.Contains(wrappers, q) })):
 			for _, q := range follows {
-				n := 0
-				for _, name := range slices.Clone(out.names) {
-					if strings.HasPrefix(name, q+".") {
-						n++
-						out.Delete(name)
-					}
-				}
+				n := out.drop(q + ".")
 				out.Source.Others = append(out.Source.Others, Other{Prefix: out.Source.Prefix + q + ".", Tensors: n})
 			}
 			prefix = p + "."
@@ -139,12 +139,15 @@ func stripOne(sd *StateDict) *StateDict {
 	return nil
 }
 
-// byPart lists the first parts of the names that have dots, in order, and how many
-// kernels, tensors of two dimensions or more, each has.
+// byPart lists the first parts of the names that have dots, and "" for all others, in
+// order, and how many kernels, tensors of two dimensions or more, each has.
 func (sd *StateDict) byPart() (parts []string, kernels []int) {
 	at := map[string]int{}
 	for _, name := range sd.names {
-		p, _, _ := strings.Cut(name, ".")
+		p, _, dotted := strings.Cut(name, ".")
+		if !dotted {
+			p = ""
+		}
 		i, ok := at[p]
 		if !ok {
 			i = len(parts)
@@ -187,7 +190,7 @@ func (sd *StateDict) named(part string) bool {
 func (sd *StateDict) copyOf(p string, parts []string, kernels []int) []string {
 	var copies []string
 	for j, q := range parts {
-		if q == p || kernels[j] < 2 {
+		if q == p || q == "" || kernels[j] < 2 {
 			continue
 		}
 		same, n := 0, 0
@@ -217,6 +220,19 @@ func less(a, b string, parts []string) bool {
 		return fb
 	}
 	return slices.Index(parts, a) < slices.Index(parts, b)
+}
+
+// drop removes the tensors whose names begin with prefix, and counts them.
+func (sd *StateDict) drop(prefix string) int {
+	n := len(sd.names)
+	sd.names = slices.DeleteFunc(sd.names, func(name string) bool {
+		if !strings.HasPrefix(name, prefix) {
+			return false
+		}
+		delete(sd.tensors, name)
+		return true
+	})
+	return n - len(sd.names)
 }
 
 // without is sd with the prefix taken off, nil where two names would become one.

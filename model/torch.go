@@ -123,25 +123,24 @@ func (zs *zipStorages) load(s *pyStorage) ([]byte, error) {
 // read returns the entry's content, which must have at least the bytes its
 // header declares and is read no further than limit.
 func (zs *zipStorages) read(f *zip.File, limit int64) ([]byte, error) {
-	n := min(int64(f.UncompressedSize64), limit)
-	if n < 0 || n > zs.budget {
+	all := int64(f.UncompressedSize64)
+	n := min(all, limit)
+	if n < 0 || all > zs.budget {
 		return nil, fmt.Errorf("%w: entry %q declares %d bytes, too many for its archive", ErrCorrupt, f.Name, f.UncompressedSize64)
 	}
-	zs.budget -= n
+	zs.budget -= all
 	rc, err := f.Open()
 	if err != nil {
 		return nil, fmt.Errorf("%w: entry %q: %w", ErrCorrupt, f.Name, err)
 	}
 	defer rc.Close()
 	b, err := readFull(rc, n, zs.size)
+	if err == nil {
+		// To the end, so that the checksum and the size are looked at.
+		_, err = io.Copy(io.Discard, rc)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: entry %q: %w", ErrCorrupt, f.Name, err)
-	}
-	if n == int64(f.UncompressedSize64) {
-		// Read to the end, so that the checksum is looked at.
-		if _, err := io.Copy(io.Discard, rc); err != nil {
-			return nil, fmt.Errorf("%w: entry %q: %w", ErrCorrupt, f.Name, err)
-		}
 	}
 	return b, nil
 }

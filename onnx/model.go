@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/lowrank-go/lowrank/internal/infile"
 	"github.com/lowrank-go/lowrank/internal/onnxpb"
 )
 
@@ -45,19 +46,11 @@ type Model struct {
 //
 // Errors wrap ErrFormat, ErrCorrupt or ErrUnsupported.
 func Open(path string) (*Model, error) {
-	f, err := os.Open(path)
+	f, size, err := infile.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w: not a regular file", path, ErrFormat)
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	m, err := Read(f, info.Size())
+	m, err := Read(f, size)
 	if err != nil {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)

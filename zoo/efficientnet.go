@@ -68,9 +68,9 @@ func (b *builder) efficientNet(arch string) error {
 			return fmt.Errorf("%w: EfficientNet has 7 stages; there is no tensor called %q", ErrUnknown, fmt.Sprintf("features.%d.0.block.0.0.weight", at+1))
 		}
 		e.name = "efficientnet"
-		stem := b.r.Shape("features.0.0.weight")
+		last := b.r.Shape("features.8.0.weight")
 		for _, v := range efficientNets {
-			same := len(stem) == 4 && stem[0] == v.scaled(32)
+			same := len(last) == 4 && last[1] == v.scaled(320)
 			for i, s := range efficientNetStages {
 				same = same && blocks[i] == int(math.Ceil(float64(s.blocks)*v.depth))
 			}

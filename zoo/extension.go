@@ -139,7 +139,7 @@ func moduleStep(r *graph.Reader, manifest *model.Manifest, name string, s graph.
 	return st, err
 }
 
-// SetSegmentation makes a classifier a segmentation network for the given number of
+// SetSegmentation makes a residual network a segmentation network for the given number of
 // classes, at most 255, whose last dilate stages are dilated (see Options). Neck and head
 // are new and random; kernels, or the chains in their places, and batch norms are kept.
 // The error wraps ErrUnknown; g is then as it was.
@@ -249,13 +249,14 @@ func segment(g *graph.Graph, dilate int, head func(b *builder, x, input *graph.N
 		}
 		n.Op = &graph.Conv{Chain: chain}
 	}
-	// The classifier's end goes: from the mean over all pixels on.
+	// A classifier's end goes, from the mean over all pixels on; of a network that segments
+	// neck and head.
 	end := slices.IndexFunc(out.Nodes, func(n *graph.Node) bool {
 		p, ok := n.Op.(*graph.Pool)
-		return ok && p.Adaptive == [2]int{1, 1}
+		return n.Name == neckName || ok && p.Adaptive == [2]int{1, 1}
 	})
 	if end < 0 || len(out.Nodes[end].In) != 1 {
-		return fmt.Errorf("%w: %s does not end in the mean over all pixels, as a classifier does", ErrUnknown, g.Arch)
+		return fmt.Errorf("%w: %s ends neither in the mean over all pixels, as a classifier does, nor in %s, as a network that segments does", ErrUnknown, g.Arch, neckName)
 	}
 	x := out.Nodes[end].In[0]
 	var input *graph.Node
@@ -272,7 +273,9 @@ func segment(g *graph.Graph, dilate int, head func(b *builder, x, input *graph.N
 		return err
 	}
 	for i, n := range out.Nodes {
-		b.channels[n] = shapes[i][0]
+		if len(shapes[i]) > 0 {
+			b.channels[n] = shapes[i][0]
+		}
 	}
 	head(b, x, input)
 	if b.err != nil {

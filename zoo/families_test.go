@@ -128,6 +128,9 @@ var fixtures = []struct {
 	{"efficientnet", "efficientnet", "classifier.1"},
 	{"googlenet", "googlenet", "fc"},
 	{"shufflenet", "shufflenet_v2", "fc"},
+	{"unet", "unet", "outc.conv"},
+	{"unet_bilinear", "unet", "outc.conv"},
+	{"deeplabv3", "resnet-1-1-1-1", "classifier.4"},
 }
 
 func TestFamiliesRunAndTrainAsTorchvisions(t *testing.T) {

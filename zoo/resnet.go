@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
 )
@@ -28,6 +27,7 @@ type publishedNet struct {
 	blocks     []int
 	groups     int // of the 3×3 convolutions; 0 means 1
 	width      int // of them in the first stage; 0 means 64
+	deepLab    bool
 }
 
 var published = []publishedNet{
@@ -45,6 +45,8 @@ var published = []publishedNet{
 	{name: "resnext101_32x8d", bottleneck: true, blocks: []int{3, 4, 23, 3}, groups: 32, width: 256},
 	{name: "wide_resnet50_2", bottleneck: true, blocks: []int{3, 4, 6, 3}, width: 128},
 	{name: "wide_resnet101_2", bottleneck: true, blocks: []int{3, 4, 23, 3}, width: 128},
+	{name: "deeplabv3_resnet50", bottleneck: true, blocks: []int{3, 4, 6, 3}, deepLab: true},
+	{name: "deeplabv3_resnet101", bottleneck: true, blocks: []int{3, 4, 23, 3}, deepLab: true},
 }
 
 // resnetConfig is what the names of a residual network's tensors do not say of its nodes;
@@ -65,6 +67,7 @@ type resnetConfig struct {
 	Modules map[string][]graph.ModuleSpec `json:"modules,omitempty"`
 
 	smallStem bool // as of networks for CIFAR
+	deepLab   bool // it segments with DeepLab's head
 	groups    int
 	width     int // of the first stage's 3×3 convolutions
 }
@@ -105,7 +108,7 @@ func (b *builder) resnet(arch string) error {
 	c = resnetConfig{
 		Arch: p.name, Blocks: p.blocks, Bottleneck: p.bottleneck, CIFAR: p.cifar, groups: p.groups, width: p.width,
 		PadShortcut: p.cifar && !b.opt.Projection, StrideFirst: b.opt.StrideFirst && p.bottleneck,
-		Segment: b.opt.Segment, Classes: b.classes, smallStem: p.cifar || b.opt.SmallStem,
+		Segment: b.opt.Segment || p.deepLab, deepLab: p.deepLab, Classes: b.classes, smallStem: p.cifar || b.opt.SmallStem,
 	}
 	c.standard()
 	if b.opt.SmallStem && !p.cifar {
@@ -171,7 +174,8 @@ func (b *builder) recogniseResNet() (resnetConfig, error) {
 		c.Blocks = append(c.Blocks, n)
 	}
 	c.Bottleneck = has(r, "layer1.0.conv3")
-	c.Segment = has(r, neckName)
+	c.deepLab = has(r, asppName+"convs.0.0")
+	c.Segment = c.deepLab || has(r, neckName)
 	// ImageNet networks have four stages, CIFAR networks three.
 	switch len(c.Blocks) {
 	case 4:
@@ -195,7 +199,7 @@ func (b *builder) recogniseResNet() (resnetConfig, error) {
 		c.Arch += fmt.Sprintf("-%d", n)
 	}
 	for _, p := range published {
-		if p.cifar == c.CIFAR && p.bottleneck == c.Bottleneck && slices.Equal(p.blocks, c.Blocks) && (!c.Bottleneck || max(p.width, 64) == width || p.width == 0 && p.groups == 0 && groups == 1 && width != 128) && max(p.groups, 1) == groups {
+		if p.deepLab == c.deepLab && p.cifar == c.CIFAR && p.bottleneck == c.Bottleneck && slices.Equal(p.blocks, c.Blocks) && (!c.Bottleneck || max(p.width, 64) == width || p.width == 0 && p.groups == 0 && groups == 1 && width != 128) && max(p.groups, 1) == groups {
 			c.Arch = p.name
 			break
 		}
@@ -392,6 +396,10 @@ func (b *builder) buildResNet(c resnetConfig) {
 	if b.err != nil {
 		return
 	}
+	if c.deepLab {
+		b.deepLab(x, input)
+		return
+	}
 	if c.Segment {
 		b.segmentation(x, input, b.classes)
 		return
@@ -469,13 +477,13 @@ func (b *builder) segmentation(x, input *graph.Node, classes int) {
 	x = b.conv(neckName, x, square(inner, 3, 1, 1).grouped(1))
 	x = b.norm(neckNorm, x)
 	x = b.relu(classifier+"2", x)
-	last := square(classes, 1, 1, 0).grouped(1)
-	if b.random() && b.err == nil {
-		k := graph.NewHead(b.channels[x], classes, b.rng)
-		x = b.add(headName, &graph.Conv{Chain: conv.NewDense(k)}, classes, x)
-	} else {
-		x = b.conv(headName, x, last)
-	}
+	b.pixelClasses(headName, x, input, classes)
+}
+
+// pixelClasses adds the last layer of a network that segments, and makes its logits as
+// large as the input.
+func (b *builder) pixelClasses(name string, x, input *graph.Node, classes int) {
+	x = b.conv(name, x, square(classes, 1, 1, 0).grouped(1).last())
 	head := x
 	x = b.add("resize", &graph.Resize{}, b.channels[x], x, input)
 	b.finish(x, head)

@@ -3,6 +3,7 @@ package zoo
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/lowrank-go/lowrank/graph"
 )
@@ -11,43 +12,81 @@ func init() {
 	families = append(families, family{names: []string{"squeezenet1_0", "squeezenet1_1"}, is: isSqueezeNet, build: (*builder).squeezeNet})
 }
 
-// squeezeNets are the two versions of Iandola et al. (2016): the first convolution, and
-// what follows it, fire modules by their squeezed and expanded channels, and max pooling
-// of no channels.
-var squeezeNets = []struct {
+// squeezeNet is a version of the network of Iandola et al. (2016): the first convolution,
+// and what follows it, fire modules by their squeezed and expanded channels, and max
+// pooling of no channels.
+type squeezeNet struct {
 	name  string
 	first layer
 	rest  [][2]int
-}{
+}
+
+// fits tells whether a state dict has the fire modules: the two versions have their pooling
+// in different places.
+func (v *squeezeNet) fits(r *graph.Reader) bool {
+	for i, f := range v.rest {
+		if (f == [2]int{}) == has(r, fmt.Sprintf("features.%d.squeeze", i+2)) {
+			return false
+		}
+	}
+	return true
+}
+
+// rename makes r find MXNet's tensors by torchvision's names.
+func (v *squeezeNet) rename(r *graph.Reader) {
+	layers := []string{"features.0"}
+	for i, f := range v.rest {
+		for _, part := range []string{"squeeze", "expand1x1", "expand3x3"} {
+			if f != [2]int{} {
+				layers = append(layers, fmt.Sprintf("features.%d.%s", i+2, part))
+			}
+		}
+	}
+	number := map[string]int{}
+	for i, l := range append(layers, "classifier.1") {
+		number[l] = i
+	}
+	name := r.Name
+	r.Name = func(n string) string {
+		at := strings.LastIndexByte(n, '.')
+		if i, ok := number[n[:max(at, 0)]]; ok {
+			return name(fmt.Sprintf("%s%d_%s", gluon, i, n[at+1:]))
+		}
+		return name(n)
+	}
+}
+
+var squeezeNets = []squeezeNet{
 	{"squeezenet1_0", square(96, 7, 2, 0).biased(), [][2]int{{}, {16, 64}, {16, 64}, {32, 128}, {}, {32, 128}, {48, 192}, {48, 192}, {64, 256}, {}, {64, 256}}},
 	{"squeezenet1_1", square(64, 3, 2, 0).biased(), [][2]int{{}, {16, 64}, {16, 64}, {}, {32, 128}, {32, 128}, {}, {48, 192}, {48, 192}, {64, 256}, {64, 256}}},
 }
 
-func isSqueezeNet(r *graph.Reader) bool { return has(r, "features.3.squeeze") }
+// gluon is before the names of the layers of MXNet's SqueezeNets, which are numbered:
+// squeezenet0_conv0_weight.
+const gluon = "squeezenet0_conv"
 
-// squeezeNet builds the version called arch, or that of a state dict, of any widths: the
-// two have their pooling in different places.
+func isSqueezeNet(r *graph.Reader) bool {
+	return has(r, "features.3.squeeze") || r.Has(gluon+"0_weight")
+}
+
+// squeezeNet builds the version called arch, or that of a state dict, of any widths, with
+// torchvision's names or MXNet's.
 func (b *builder) squeezeNet(arch string) error {
-	at := slices.IndexFunc(squeezeNets, func(v struct {
-		name  string
-		first layer
-		rest  [][2]int
-	}) bool {
-		if b.random() {
-			return v.name == arch
+	if !b.random() && b.r.Has(gluon+"0_weight") {
+		arch = squeezeNets[1].name
+		if s := b.r.Shape(gluon + "0_weight"); len(s) == 4 && s[2] == 7 {
+			arch = squeezeNets[0].name
 		}
-		for i, f := range v.rest {
-			if (f == [2]int{}) == has(b.r, fmt.Sprintf("features.%d.squeeze", i+2)) {
-				return false
-			}
-		}
-		return true
-	})
+	}
+	at := slices.IndexFunc(squeezeNets, func(v squeezeNet) bool { return v.name == arch || arch == "" && v.fits(b.r) })
 	if at < 0 {
-		return fmt.Errorf("%w: the fire modules are those of no SqueezeNet; of the two version 1.0 pools at features.6 and 11, and 1.1 at features.5 and 8", ErrUnknown)
+		return fmt.Errorf("%w: the fire modules are those of no SqueezeNet; version 1.0 pools at features.2, 6 and 11, and 1.1 at features.2, 5 and 8", ErrUnknown)
 	}
 	v := squeezeNets[at]
 	b.g.Arch = v.name
+	if !b.random() && b.r.Has(gluon+"0_weight") {
+		v.rename(b.r)
+	}
 	x := b.begin("features.0", 224)
 	x = b.conv("features.0", x, v.first)
 	x = b.relu("features.1", x)
@@ -66,7 +105,7 @@ func (b *builder) squeezeNet(arch string) error {
 		x = b.concat(name, one, three)
 	}
 	x = b.dropout("classifier.0", x, .5)
-	head := b.conv("classifier.1", x, square(b.classes, 1, 1, 0).biased())
+	head := b.conv("classifier.1", x, square(b.classes, 1, 1, 0).last())
 	x = b.relu("classifier.2", head)
 	x = b.adaptive("classifier.3", x, 1)
 	b.finish(b.flatten("flatten", x, 1), head)

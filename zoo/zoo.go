@@ -105,6 +105,11 @@ func Architectures() []string {
 // group), uniform ones within ±1/√S for linear layers and heads, ones and zeros for the
 // norms. The error wraps ErrUnknown.
 func New(arch string, classes int, opt NewOptions) (*graph.Graph, error) {
+	return create(arch, classes, opt, rand.New(rand.NewPCG(opt.Seed, 0x6c6f7772616e6b)))
+}
+
+// create is New with weights from rng, or of zeros if it is nil.
+func create(arch string, classes int, opt NewOptions, rng *rand.Rand) (*graph.Graph, error) {
 	at := slices.IndexFunc(families, func(f family) bool { return slices.Contains(f.names, arch) })
 	if at < 0 {
 		return nil, fmt.Errorf("%w: architecture %q; want one of %s", ErrUnknown, arch, strings.Join(Architectures(), ", "))
@@ -123,7 +128,7 @@ func New(arch string, classes int, opt NewOptions) (*graph.Graph, error) {
 	}
 	b := &builder{
 		g: &graph.Graph{Arch: arch, Preprocess: opt.Preprocess}, opt: opt, classes: classes, channels: map[*graph.Node]int{},
-		rng: rand.New(rand.NewPCG(opt.Seed, 0x6c6f7772616e6b)),
+		rng: rng,
 	}
 	if err := families[at].build(b, arch); err != nil {
 		return nil, err
@@ -173,6 +178,9 @@ func load(sd *model.StateDict, opt Options) (*graph.Graph, *graph.Reader, error)
 		at := slices.IndexFunc(families, func(f family) bool { return f.is(r) })
 		if at < 0 {
 			names := sd.Names()
+			if len(names) == 0 {
+				return nil, nil, fmt.Errorf("%w: the file has no tensors", ErrUnknown)
+			}
 			sort.Strings(names)
 			return nil, nil, fmt.Errorf("%w: the names of its tensors are those of none; the file has %s", ErrUnknown, graph.Quote(names))
 		}
@@ -237,7 +245,7 @@ type builder struct {
 	load     Options
 
 	// Of random weights.
-	rng     *rand.Rand
+	rng     *rand.Rand // nil for zeros
 	opt     NewOptions
 	classes int
 }
@@ -250,6 +258,16 @@ func (b *builder) fail(format string, args ...any) {
 	if b.err == nil {
 		b.err = fmt.Errorf(format, args...)
 	}
+}
+
+// refuse keeps the error of a layer that the state dict does not have: of a network that
+// is another, unless a shape is wrong.
+func (b *builder) refuse(err error) {
+	if errors.Is(err, graph.ErrGraph) {
+		b.fail("%w: %s: %w", ErrUnknown, b.arch(), err)
+		return
+	}
+	b.fail("%s: %w", b.arch(), err)
 }
 
 // start adds the input: images of so many channels, for the family's preprocessing and
@@ -301,6 +319,9 @@ type layer struct {
 	// has taps, which is a convolution of one output pixel. A state dict has it with the two
 	// dimensions of a linear layer, T×(S·kh·kw).
 	flat bool
+	// uniform is set for a layer whose random weights are as graph.NewHead makes them: the
+	// last one of a network, and linear ones.
+	uniform bool
 	// fixed makes out the number of outputs of a state dict's too.
 	fixed bool
 }
@@ -328,6 +349,12 @@ func (l layer) biased() layer {
 	return l
 }
 
+// last is the layer as the last of a network, with biases.
+func (l layer) last() layer {
+	l.uniform = true
+	return l.biased()
+}
+
 // conv adds a convolution.
 func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 	if b.err != nil {
@@ -342,7 +369,9 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 		}
 		c := graph.NewConv([4]int{l.out, in / g.Groups, l.size[0], l.size[1]}, g, l.bias)
 		k := c.Stages[0]
-		if l.linear || l.flat {
+		if b.rng == nil {
+			// Zeros will do.
+		} else if l.uniform || l.linear || l.flat {
 			head := graph.NewHead(in*k.Taps(), l.out, b.rng)
 			k.Weight, k.Bias = head.Weight, head.Bias
 		} else {
@@ -356,7 +385,7 @@ func (b *builder) conv(name string, x *graph.Node, l layer) *graph.Node {
 	}
 	c, err := b.r.Chain(b.manifest, name, g)
 	if err != nil {
-		b.fail("%s: %w", b.arch(), err)
+		b.refuse(err)
 		return x
 	}
 	if l.flat {
@@ -444,7 +473,7 @@ func (b *builder) normEps(name string, x *graph.Node, eps float64) *graph.Node {
 	}
 	m, err := b.r.BatchNorm(name, c, eps)
 	if err != nil {
-		b.fail("%s: %w", b.arch(), err)
+		b.refuse(err)
 		return x
 	}
 	return b.add(name, m, c, x)

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/dataset"
-	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/internal/progress"
 	"github.com/lowrank-go/lowrank/model"
@@ -24,6 +23,7 @@ type modelFlags struct {
 	dilate      int
 	norm        normFlags
 	threads     int
+	image       string
 	json        bool
 	// which says what of a file is the network.
 	which model.ReadOptions
@@ -45,6 +45,7 @@ func (f *modelFlags) addReading(cmd *cobra.Command) {
 	f.cmd = cmd
 	cmd.Flags().StringVar(&f.which.Key, "key", "", "of PyTorch checkpoints: where the weights lie, such as model_ema or ema.state_dict; left out, they are found")
 	cmd.Flags().StringVar(&f.which.Prefix, "prefix", "", "of networks: what the names of their tensors begin with, such as teacher.backbone; left out, wrappers such as module. are found")
+	cmd.Flags().StringVar(&f.image, "image", "", "size of images, 320 or 240x320 (rows by columns), that costs are stated for; left out, the model's, or what its kind of network usually has")
 	cmd.Flags().BoolVar(&f.strideFirst, "stride-first", false, "bottlenecks stride in their first 1×1 convolution (ResNet v1, not v1.5)")
 	cmd.Flags().IntVar(&f.dilate, "dilate", autoDilate, "of segmentation networks, for files that do not say it and for new ones: how many last stages keep their resolution and dilate; -1 means 1 for 32×32 networks and 2 for others")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print one JSON object on standard output and nothing else there")
@@ -55,7 +56,11 @@ const autoDilate = -1
 
 // options are what a network is loaded with.
 func (f *modelFlags) options() (zoo.Options, error) {
-	opt := zoo.Options{StrideFirst: f.strideFirst}
+	size, err := parseSize(f.image)
+	opt := zoo.Options{StrideFirst: f.strideFirst, Input: size}
+	if err != nil {
+		return opt, err
+	}
 	if f.dilate < autoDilate {
 		return opt, usagef("--dilate %d; want a number of stages, or -1 for the usual one", f.dilate)
 	}
@@ -119,22 +124,6 @@ func argument(args []string) string {
 		return embeddedName
 	}
 	return args[0]
-}
-
-func (f *modelFlags) net(path string) (*graph.Graph, error) {
-	opt, err := f.options()
-	if err != nil {
-		return nil, err
-	}
-	sd, err := f.readNetwork(path)
-	if err != nil {
-		return nil, err
-	}
-	net, err := zoo.Load(sd, opt)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, sd.Source.Explain(err))
-	}
-	return net, f.norm.apply(&net.Preprocess)
 }
 
 // dataFlags are the flags of every command that reads images.

@@ -48,6 +48,7 @@ type compressReport struct {
 	// Source says where in its file the network lay and what was left out.
 	Source  *model.Source `json:"source,omitempty"`
 	correct [3]int
+	graph   bool // the file says how its layers are used
 }
 
 type compressFlags struct {
@@ -89,7 +90,7 @@ tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
 ranks of the channels, none of them reduced among these, and takes the best.
 
 --stability epc corrects cp and tkdcpd: of all factors of the rank whose error
-is at most 1.02 times that of the fit it takes the least sensitive, so that
+is at most 1.01 times that of the fit it takes the least sensitive, so that
 components do not cancel each other and the network can be fine-tuned. epc=V
 with V above 1 is another factor; with V below 1 it is the relative error that
 each kernel may have. It is the default of tkdcpd.
@@ -119,12 +120,12 @@ lies beside OUT, and --resume goes on from it.`,
 	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
-	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
-	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
+	fl.StringVar(&f.rank, "rank", compress.DefaultRank.String(), "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.01 by default, or, with V below 1, as a relative error of V does")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
-	fl.StringVarP(&f.out, "output", "o", "", "file to write (safetensors)")
+	fl.StringVarP(&f.out, "output", "o", "", "file to write: .safetensors, or .onnx")
 	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
 	return cmd
 }
@@ -157,6 +158,9 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if f.out == "" && !f.json {
 		return usagef("compress needs -o OUT, or --json for the report alone")
 	}
+	if f.kernels && isONNXName(f.out) {
+		return usagef("loose kernels are no network, of which an ONNX model could be made")
+	}
 	if f.kernels && f.data != "" {
 		return usagef("--data needs a network; --kernels reads loose kernels")
 	}
@@ -166,13 +170,13 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}
-	if err := checkEnding(f.out, ".safetensors"); err != nil {
+	if err := checkEnding(f.out, ".safetensors", ".onnx"); err != nil {
 		return err
 	}
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
-	if isONNXName(f.out) {
+	if isONNXName(f.out) && isONNXName(path) && f.data == "" && !f.tuning() {
 		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
 	}
 	if f.Epochs > 0 {
@@ -200,7 +204,12 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	r.Seconds, r.Source = time.Since(start).Seconds(), f.source(path)
 	if f.out != "" {
-		if err := model.WriteSafetensors(f.out, out); err != nil {
+		if isONNXName(f.out) {
+			err = writeONNX(f.out, out, f.dtype == "float16")
+		} else {
+			err = model.WriteSafetensors(f.out, out)
+		}
+		if err != nil {
 			return err
 		}
 		if f.Epochs > 0 {
@@ -226,7 +235,7 @@ func parseStability(s string) (float64, error) {
 	case s == "none":
 		return 0, nil
 	case s == "epc":
-		return 1.02, nil
+		return compress.DefaultStability, nil
 	}
 	text, ok := strings.CutPrefix(s, "epc=")
 	v, err := strconv.ParseFloat(text, 64)
@@ -380,7 +389,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 			fmt.Fprintf(w, "%s: %s\n", l.Name, l.Note)
 		}
 	}
-	if r.Arch == nil {
+	if r.Arch == nil && !r.graph {
 		fmt.Fprint(w, "Strides, paddings and groups are not in the file: every kernel was taken as a convolution in one group.\nA kernel in groups must stay as it is; --layers chooses.\n\n")
 	}
 	rows = [][]string{{"", "before", "after", ""},

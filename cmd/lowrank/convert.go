@@ -14,9 +14,15 @@ import (
 	"github.com/lowrank-go/lowrank/peft"
 )
 
-const formatNPZ = "npz"
+// Formats of networks alone.
+const (
+	formatNPZ   = "npz"
+	formatONNX  = "onnx"
+	formatPT    = "pt"
+	formatTorch = "torch"
+)
 
-var formats = []string{formatNative, formatPEFT, formatLyCORIS, formatLoralib, formatSafetensors, formatNPZ}
+var formats = []string{formatNative, formatPEFT, formatLyCORIS, formatLoralib, formatSafetensors, formatNPZ, formatONNX, formatPT, formatTorch}
 
 // convertReport is what convert prints with --json.
 type convertReport struct {
@@ -61,8 +67,10 @@ func newConvert() *cobra.Command {
 		Short: "Turn adapters and networks into other formats",
 		Long: `Converts an adapter between this program's files (native), directories of Hugging
 Face's PEFT (peft), LyCORIS and kohya files (lycoris) and state dicts of loralib
-(loralib), or a network, a PyTorch checkpoint, .npz or directory of .npy files, to
-safetensors (safetensors) or .npz (npz) with every tensor kept. What IN is, is found by
+(loralib), or a network, a PyTorch checkpoint, ONNX model, .npz or directory of .npy files, to
+safetensors (safetensors), .npz (npz) or a file of PyTorch's (pt) with every tensor
+kept, to an ONNX model (onnx), or to a folder with a readable PyTorch module, its weights
+and a training script for torchrun (torch). What IN is, is found by
 looking; FILE:NAME is one task of a native file of several.
 
 Native files are bound to a network, which other formats do not name: --base is the one
@@ -81,7 +89,9 @@ stay what they are.`,
   lowrank convert digits-peft --base embedded -o back.safetensors
   lowrank convert serial.safetensors --to lycoris --lossy -o lycoris.safetensors
   lowrank convert cp.safetensors --kind lora -o lora.safetensors
-  lowrank convert resnet20.th --strip -o resnet20.safetensors`,
+  lowrank convert resnet20.th --strip -o resnet20.safetensors
+  lowrank convert small.safetensors -o small.onnx
+  lowrank convert small.safetensors --to torch -o small`,
 		Args: exactly(1, "an adapter or a network"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
@@ -122,9 +132,9 @@ func (f *convertFlags) run(cmd *cobra.Command, argument string) error {
 		return err
 	}
 	check := checkOutput
-	if f.to == formatPEFT {
+	if f.to == formatPEFT || f.to == formatTorch {
 		check = checkOutputDir
-	} else if err := checkEnding(f.out, ".safetensors", ".npz"); err != nil {
+	} else if err := checkEnding(f.out, ".safetensors", ".npz", ".onnx", ".pt", ".pth"); err != nil {
 		return err
 	}
 	if err := check(f.out, f.force); err != nil {
@@ -157,8 +167,13 @@ func (f *convertFlags) run(cmd *cobra.Command, argument string) error {
 func (f *convertFlags) network(path string, sd *model.StateDict, r *convertReport) error {
 	if r.To == "" {
 		r.To = formatSafetensors
-		if strings.EqualFold(filepath.Ext(f.out), ".npz") {
+		switch strings.ToLower(filepath.Ext(f.out)) {
+		case ".npz":
 			r.To = formatNPZ
+		case ".onnx":
+			r.To = formatONNX
+		case ".pt", ".pth":
+			r.To = formatPT
 		}
 	}
 	if sd == nil {
@@ -189,7 +204,29 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 		}
 		return model.WriteNPZ(f.out, sd)
 	}
-	return fmt.Errorf("%s: a network has no %s format: want safetensors or npz; lowrank extract makes an adapter of what fine-tuning changed", path, r.To)
+	switch r.To {
+	case formatPT:
+		if err := checkEnding(f.out, ".pt", ".pth"); err != nil {
+			return err
+		}
+		return model.WriteTorch(f.out, sd)
+	case formatONNX, formatTorch:
+		net, err := f.net(path)
+		if err != nil {
+			return err
+		}
+		if r.To == formatTorch {
+			return writeTorch(f.out, net, f.force)
+		}
+		if err := checkEnding(f.out, ".onnx"); err != nil {
+			return err
+		}
+		if sd, err = net.StateDict(); err != nil {
+			return err
+		}
+		return writeONNX(f.out, sd, f.dtype == "float16")
+	}
+	return fmt.Errorf("%s: a network has no %s format: want safetensors, npz, onnx, pt or torch; lowrank extract makes an adapter of what fine-tuning changed", path, r.To)
 }
 
 // options are the choices of fits.

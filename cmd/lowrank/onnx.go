@@ -34,10 +34,10 @@ func isONNXName(path string) bool { return strings.HasSuffix(strings.ToLower(pat
 // onnx compresses an ONNX model to another one, without running it.
 func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Options) error {
 	switch {
-	case f.kernels || f.data != "" || f.tuning():
-		return usagef("an ONNX model is compressed by its weights alone; --kernels, --data and what tunes the network need another output than %s", f.out)
 	case path == embeddedName:
 		return usagef("the embedded network is no ONNX model; name one, or another output than %s", f.out)
+	case f.kernels || f.data != "" || f.tuning():
+		return usagef("an ONNX model is compressed by its weights alone; --kernels, --data and what tunes the network need another output than %s", f.out)
 	case f.multiple < 1:
 		return usagef("--rank-multiple %d; want at least 1", f.multiple)
 	case f.size < 1:
@@ -67,7 +67,7 @@ func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Optio
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	r := &compressReport{Method: f.method, Rank: opt.Rank.String(), Stability: f.stability, Layers: report.Layers,
+	r := &compressReport{Method: f.method, Rank: opt.Rank.String(), Stability: f.stability, Layers: report.Layers, graph: true,
 		ParamsBefore: report.ParamsBefore, ParamsAfter: report.ParamsAfter, MACsBefore: report.MACsBefore, MACsAfter: report.MACsAfter}
 	if f.out != "" {
 		if err := m.WriteFile(f.out); err != nil {

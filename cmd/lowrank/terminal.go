@@ -46,8 +46,8 @@ func visible(s, keep string) string {
 
 // message is an error for people: one line, and not a long one, whatever is in it.
 func message(err error) string {
-	const most = 2000
-	s := visible(strings.ReplaceAll(err.Error(), "\n", "; "), "")
+	const most = 600
+	s := visible(err.Error(), "")
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most*3/4], "") + " … " + strings.ToValidUTF8(s[len(s)-most/4:], "")
 	}

@@ -78,6 +78,9 @@ func (l *layer) matrix(s *shapes) (*layer, string, error) {
 	if l.shape = [4]int{d[0], d[1], 1, 1}; l.transposed {
 		l.shape = [4]int{d[1], d[0], 1, 1}
 	}
+	if l.op == "Gemm" { // its rows are the batch
+		l.in, l.out = [2]int{1, 1}, [2]int{1, 1}
+	}
 	if s != nil {
 		if x := s.dims[l.node.Input[0]]; len(x) >= 2 {
 			if rows := product(x[:len(x)-1]); rows > 0 {

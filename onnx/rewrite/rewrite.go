@@ -92,7 +92,13 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	if opt.Method == "" {
 		opt.Method = compress.Auto
 	}
-	if _, err := compress.ParseMethod(string(opt.Method)); err != nil {
+	// Auto's methods have one rank, but for Tucker-2.
+	check := opt.Options
+	check.Layers, check.Progress = nil, nil
+	if check.Method == compress.Auto {
+		check.Method = compress.Tucker
+	}
+	if _, err := compress.Layers(ctx, nil, check); err != nil {
 		return nil, err
 	}
 	if opt.Rank.Rule == "" {

@@ -663,3 +663,52 @@ func TestBadModelsAndOptionsAreErrors(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a file says, it is refused with an error or what comes out is sound.
+func FuzzCompress(f *testing.F) {
+	seed := func(op, attributes string, w ...int) {
+		b := &builder{nil, &onnxpb.GraphProto{Name: proto.String("g")}, rand.New(rand.NewPCG(1, 2))}
+		b.in("x", 1, 8, 9, 9)
+		t, err := onnx.NewTensor("w", w, b.values(1, w...), onnx.Float)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b.g.Initializer = append(b.g.Initializer, t)
+		b.node(op, attributes, []string{"x", "w"}, "y")
+		b.out("y")
+		raw, err := proto.Marshal(&onnxpb.ModelProto{IrVersion: proto.Int64(8), Graph: b.g})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	seed("Conv a", "pads=1,1,1,1 strides=2,2", 8, 8, 3, 3)
+	seed("ConvTranspose a", "auto_pad=SAME_UPPER", 8, 8, 3, 3)
+	seed("Gemm a", "transB=1", 8, 9)
+	seed("MatMul", "", 9, 12)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m, err := onnx.Read(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil {
+			return
+		}
+		for _, w := range m.Graph().Initializer {
+			if w.GetDataType() == int32(onnx.Float) && len(w.Dims) > 0 && w.Dims[0] > 1<<10 {
+				return // right, but slow
+			}
+		}
+		opt := Options{Options: compress.Options{Method: compress.SVD, Rank: compress.Rank{Rule: compress.Energy, Value: .9}, Always: true, Workers: 1}, Multiple: 1}
+		if _, err := Compress(t.Context(), m, opt); err != nil {
+			return
+		}
+		if err := m.Check(); err != nil {
+			t.Errorf("the result: %v", err)
+		}
+		var out bytes.Buffer
+		if _, err := m.WriteTo(&out); err != nil {
+			t.Error(err)
+		}
+		if _, err := onnx.Read(bytes.NewReader(out.Bytes()), int64(out.Len())); err != nil {
+			t.Error(err)
+		}
+	})
+}

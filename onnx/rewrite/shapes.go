@@ -244,6 +244,15 @@ func (s *shapes) node(n *onnxpb.NodeProto) []int {
 		}
 		return nil
 	}
+	if n.GetOpType() == "Add" && len(n.Input) == 2 {
+		// Where one branch is too hard to follow, the sum is of the other's shape.
+		y := s.in(n, 1)
+		if x == nil && len(y) > 2 {
+			x = y
+		} else if y == nil && len(x) > 2 {
+			return slices.Clone(x)
+		}
+	}
 	if x == nil {
 		return nil
 	}
@@ -261,7 +270,11 @@ func (s *shapes) node(n *onnxpb.NodeProto) []int {
 		return x
 	case "Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Sum", "Mean", "PRelu", "Equal", "Where":
 		for i := 1; i < len(n.Input); i++ {
-			if x = broadcast(x, s.in(n, i)); x == nil {
+			y := s.in(n, i)
+			if s.in(n, 0) == nil {
+				y = x // as above
+			}
+			if x = broadcast(x, y); x == nil {
 				return nil
 			}
 		}

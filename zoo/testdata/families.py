@@ -22,6 +22,9 @@ from torchvision.models import densenet, efficientnet, mobilenetv2, mobilenetv3,
 from torchvision.models.googlenet import BasicConv2d, GoogLeNet, Inception
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
+from make import Net
+from segment import dilate
+
 
 def fill(n):
     """Numbers in [-1, 1) of a hash of their places, as fill in families_test.go."""
@@ -174,7 +177,80 @@ def shuffle():
     return shufflenetv2.ShuffleNetV2([2, 3, 2], [6, 8, 12, 16, 20], num_classes=6)
 
 
+class Double(nn.Module):
+    def __init__(self, cin, middle, out):
+        super().__init__()
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(cin, middle, 3, padding=1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(),
+            nn.Conv2d(middle, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+
+    def forward(self, x):
+        return self.double_conv(x)
+
+
+def wrapped(**modules):
+    m = nn.Module()
+    for name, module in modules.items():
+        m.add_module(name, module)
+    return m
+
+
+class UNet(nn.Module):
+    """A U-Net with the names of the common port."""
+
+    def __init__(self, widths, bilinear, classes):
+        super().__init__()
+        self.inc, self.depth = Double(3, widths[0], widths[0]), len(widths) - 1
+        below = widths[-1]
+        for i, (a, b) in enumerate(zip(widths, widths[1:])):
+            setattr(self, "down%d" % (i + 1), wrapped(maxpool_conv=nn.Sequential(nn.MaxPool2d(2), Double(a, b, b))))
+        for i, skip in enumerate(widths[-2::-1]):
+            if bilinear:
+                up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+                conv = Double(skip + below, skip + 1, skip)
+            else:
+                up, conv = nn.ConvTranspose2d(below, skip, 2, stride=2), Double(2 * skip, skip, skip)
+            setattr(self, "up%d" % (i + 1), wrapped(up=up, conv=conv))
+            below = skip
+        self.outc = wrapped(conv=nn.Conv2d(below, classes, 1))
+
+    def forward(self, x):
+        skips = [self.inc(x)]
+        for i in range(self.depth):
+            skips.append(getattr(self, "down%d" % (i + 1)).maxpool_conv(skips[-1]))
+        x = skips.pop()
+        for i in range(self.depth):
+            m = getattr(self, "up%d" % (i + 1))
+            x = m.conv(torch.cat([skips.pop(), m.up(x)], 1))
+        return self.outc.conv(x)
+
+
+class DeepLab(nn.Module):
+    """torchvision's DeepLabV3, narrow, on a bottleneck network of make.py."""
+
+    def __init__(self, classes):
+        super().__init__()
+        net = Net([1, 1, 1, 1], 2, 1, bottleneck=True)
+        del net.fc
+        dilate(net, [False, False, True, True])
+        channels, width = 64, 4
+        self.backbone = net
+        self.classifier = nn.Sequential(
+            ASPP(channels, [12, 24, 36], width), nn.Conv2d(width, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5), nn.ReLU(),
+            nn.Conv2d(5, classes, 1))
+
+    def forward(self, x):
+        net, y = self.backbone, x
+        y = F.max_pool2d(F.relu(net.bn1(net.conv1(y))), 3, 2, 1)
+        for s in net.stages:
+            y = getattr(net, s)(y)
+        return F.interpolate(self.classifier(y), size=x.shape[-2:], mode="bilinear", align_corners=False)
+
+
 NETS = {
+    "unet": (lambda: UNet([3, 4, 5, 6, 7], False, 3), (2, 3, 32, 48)),
+    "unet_bilinear": (lambda: UNet([3, 4, 5], True, 3), (2, 3, 32, 36)),
+    "deeplabv3": (lambda: DeepLab(3), (3, 3, 33, 24)),
     "vgg": (vgg16, (2, 3, 96, 80)),
     "vgg_bn": (vgg_bn, (3, 3, 64, 80)),
     "vgg_cifar": (vgg_cifar, (6, 3, 32, 32)),
@@ -244,7 +320,7 @@ def main():
             out["y"] = run().numpy().astype(np.float32)
         net.train()
         y = run()
-        labels = torch.arange(y.numel() // y.shape[1]).reshape(y[:, 0].shape) % y.shape[1]
+        labels = torch.arange(y[:, 0].numel()).reshape(y[:, 0].shape) % y.shape[1]
         loss = F.cross_entropy(y, labels)
         loss.backward()
         out["loss"] = np.array([loss.item()])

@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
 )
@@ -41,9 +42,10 @@ func nhwc(v []float32, n, c, h, w int) []float32 {
 func TestSegmentationForwardEqualsPyTorch(t *testing.T) {
 	for _, f := range segmenters {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, Options{})
-			if !net.Segment || net.Dilate != f.dilate || net.Classes != f.classes || net.CIFAR != f.cifar || net.Bottleneck != f.bottle || net.PadShortcut != f.cifar {
-				t.Fatalf("recognised as %+v", net.Config)
+			net := residual(t, f.name, Options{})
+			small := net.Node("maxpool") == nil
+			if !net.Segments() || Dilated(net) != f.dilate || net.Classes() != f.classes || small != f.cifar || bottle(net) != f.bottle || pads(net) != f.cifar {
+				t.Fatalf("recognised as\n%v", net)
 			}
 			x, y := reference(t, f.name)
 			want := nhwc(y, x.N, f.classes, x.H, x.W)
@@ -60,7 +62,7 @@ func TestSegmentationForwardEqualsPyTorch(t *testing.T) {
 				t.Error("one worker and two give different logits")
 			}
 			// Names cannot tell the dilation.
-			other := logits(t, fixture(t, f.name, Options{Dilate: new(int)}), x, 1)
+			other := logits(t, residual(t, f.name, Options{Dilate: new(int)}), x, 1)
 			if relative(other, want) < 1e-3 {
 				t.Error("without dilation the logits are the same")
 			}
@@ -83,7 +85,7 @@ func masks(t *testing.T, sd *model.StateDict) []uint8 {
 }
 
 // passPixels runs a learner forwards and backwards.
-func passPixels(t testing.TB, l *Learner, x *conv.Map, labels []uint8, workers int) float64 {
+func passPixels(t testing.TB, l *graph.Learner, x *conv.Map, labels []uint8, workers int) float64 {
 	t.Helper()
 	y, err := l.Forward(t.Context(), x, workers)
 	if err != nil {
@@ -105,10 +107,10 @@ func TestSegmentationGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 				mode = "fixed_"
 			}
 			t.Run(mode+f.name, func(t *testing.T) {
-				net := fixture(t, f.name, Options{})
+				net := residual(t, f.name, Options{})
 				x, want := stepFixture(t, f.name)
 				labels := masks(t, want)
-				l := learner(t, net, LearnerOptions{FixedNorms: fixed})
+				l := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 				loss := passPixels(t, l, x, labels, 2)
 				compareStep(t, l, loss, want, mode)
 				// The maps are reused.
@@ -123,18 +125,18 @@ func TestSegmentationGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 
 func TestPartsOfASegmentationNetworkLearnAsInTheWhole(t *testing.T) {
 	for _, f := range segmenters {
-		net := fixture(t, f.name, Options{})
+		net := residual(t, f.name, Options{})
 		x, sd := stepFixture(t, f.name)
 		labels := masks(t, sd)
 		for _, fixed := range []bool{false, true} {
-			all := learner(t, net, LearnerOptions{FixedNorms: fixed})
+			all := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 			passPixels(t, all, x, labels, 2)
 			want := map[string][]float32{}
 			for _, p := range all.Params() {
 				want[p.Name] = exported(t, p, p.Grad)
 			}
 			for _, prefix := range []string{"classifier.4", "classifier.4.bias", "classifier.1", "classifier.0", "classifier", "layer3.1", "layer2", "conv1"} {
-				some := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: func(p *Param) bool { return strings.HasPrefix(p.Name, prefix) }})
+				some := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: func(p *graph.Param) bool { return strings.HasPrefix(p.Name, prefix) }})
 				passPixels(t, some, x, labels, 1)
 				if len(some.Params()) == 0 {
 					t.Errorf("%s: nothing is called %s", f.name, prefix)
@@ -146,7 +148,7 @@ func TestPartsOfASegmentationNetworkLearnAsInTheWhole(t *testing.T) {
 				}
 			}
 		}
-		l := learner(t, net, LearnerOptions{})
+		l := learner(t, net, graph.LearnerOptions{})
 		y, err := l.Forward(t.Context(), x, 1)
 		if err != nil {
 			t.Fatal(err)
@@ -158,8 +160,8 @@ func TestPartsOfASegmentationNetworkLearnAsInTheWhole(t *testing.T) {
 }
 
 func TestReplaceRefusesAnotherDilation(t *testing.T) {
-	net := fixture(t, "fcn_cifar", Options{})
-	chain, err := net.Stages[2][1].Units[0].Chain.WithGeometry(conv.Geometry{Padding: [2]int{1, 1}})
+	net := residual(t, "fcn_cifar", Options{})
+	chain, err := net.Node("layer3.1.conv1").Conv().Chain.WithGeometry(conv.Geometry{Padding: [2]int{1, 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +173,7 @@ func TestReplaceRefusesAnotherDilation(t *testing.T) {
 func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 7))
 	for _, f := range segmenters {
-		net := fixture(t, f.name, Options{})
+		net := residual(t, f.name, Options{})
 		dense := net.Params()
 		for _, s := range net.Sites() {
 			if strings.HasPrefix(s.Name, "layer3") || strings.HasPrefix(s.Name, "classifier") {
@@ -187,15 +189,15 @@ func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 			t.Error("no layer was replaced")
 		}
 		back := reload(t, net)
-		if back.Params() != net.Params() || back.MACs() != net.MACs() || back.Dilate != f.dilate || !back.Segment {
-			t.Errorf("%s: %+v came back as %+v", f.name, net.Config, back.Config)
+		if back.Params() != net.Params() || back.MACs() != net.MACs() || Dilated(back) != f.dilate || !back.Segments() {
+			t.Errorf("%s: this came back:\n%v", f.name, back)
 		}
 		x, _ := reference(t, f.name)
 		if !slices.Equal(logits(t, net, x, 1), logits(t, back, x, 1)) {
 			t.Errorf("%s: the network that came back gives other logits", f.name)
 		}
 		// The learner runs the chains as the program does.
-		l := learner(t, net, LearnerOptions{FixedNorms: true})
+		l := learner(t, net, graph.LearnerOptions{FixedNorms: true})
 		y, err := l.Forward(t.Context(), x, 2)
 		if err != nil {
 			t.Fatal(err)
@@ -208,15 +210,16 @@ func TestASegmentationNetworkSurvivesItsFile(t *testing.T) {
 
 func TestSetSegmentationKeepsKernelsAndSetsTheDilation(t *testing.T) {
 	for _, f := range segmenters {
-		want := fixture(t, f.name, Options{})
-		got := fixture(t, f.name, Options{Dilate: new(int)}) // strided
-		if err := got.SetSegmentation(f.classes+1, f.dilate, 3); err != nil {
+		want := residual(t, f.name, Options{})
+		got := residual(t, f.name, Options{Dilate: new(int)}) // strided
+		if err := SetSegmentation(got, f.classes+1, f.dilate, 3); err != nil {
 			t.Fatal(err)
 		}
-		if got.Classes != f.classes+1 || got.Head.Chain.Out() != f.classes+1 || got.Neck.Chain.Out() != want.Neck.Chain.Out() {
-			t.Errorf("%s: %d classes, head of %d", f.name, got.Classes, got.Head.Chain.Out())
+		neck, wanted := got.Node("classifier.0"), want.Node("classifier.0")
+		if got.Classes() != f.classes+1 || got.Head.Conv().Chain.Out() != f.classes+1 || neck.Conv().Chain.Out() != wanted.Conv().Chain.Out() {
+			t.Errorf("%s: %d classes, head of %d", f.name, got.Classes(), got.Head.Conv().Chain.Out())
 		}
-		got.Neck, got.Head, got.Classes = want.Neck, want.Head, want.Classes
+		neck.Op, got.Node("classifier.1").Op, got.Head.Op = wanted.Op, want.Node("classifier.1").Op, want.Head.Op
 		x, _ := reference(t, f.name)
 		if !slices.Equal(logits(t, got, x, 1), logits(t, want, x, 1)) {
 			t.Errorf("%s: not the network with the dilation", f.name)
@@ -226,8 +229,8 @@ func TestSetSegmentationKeepsKernelsAndSetsTheDilation(t *testing.T) {
 
 func TestAClassifierBecomesASegmentationNetworkWithItsChains(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		for _, s := range net.Sites() {
 			if !s.Linear {
 				if err := net.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
@@ -235,12 +238,12 @@ func TestAClassifierBecomesASegmentationNetworkWithItsChains(t *testing.T) {
 				}
 			}
 		}
-		for dilate := range len(net.Blocks) {
+		for dilate := range len(f.blocks) {
 			seg := net.Clone()
-			if err := seg.SetSegmentation(9, dilate, 1); err != nil {
+			if err := SetSegmentation(seg, 9, dilate, 1); err != nil {
 				t.Fatal(err)
 			}
-			if net.Segment || net.Neck != nil {
+			if net.Segments() || net.Node("classifier.0") != nil {
 				t.Fatal("the network it was cloned from changed")
 			}
 			x, _ := reference(t, f.name)
@@ -280,8 +283,8 @@ func TestNewSegmentationNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := classifier.Params() - (64*6 + 6) + 64*16*9 + 2*16 + 16*6 + 6; n.Params() != want || n.Dilate != 1 {
-		t.Errorf("%d parameters, want %d, dilation %d", n.Params(), want, n.Dilate)
+	if want := classifier.Params() - (64*6 + 6) + 64*16*9 + 2*16 + 16*6 + 6; n.Params() != want || Dilated(n) != 1 {
+		t.Errorf("%d parameters, want %d, dilation %d", n.Params(), want, Dilated(n))
 	}
 	last := n.Sites()[len(n.Sites())-1]
 	if last.H != 16 || last.W != 16 || last.Linear {
@@ -298,12 +301,12 @@ func TestNewSegmentationNetworks(t *testing.T) {
 		if _, err := New("resnet20", 6, NewOptions{Segment: true, Dilate: &dilate}); !errors.Is(err, ErrUnknown) {
 			t.Errorf("%d stages dilated gave %v", dilate, err)
 		}
-		if err := classifier.SetSegmentation(6, dilate, 1); !errors.Is(err, ErrUnknown) || classifier.Segment {
+		if err := SetSegmentation(classifier, 6, dilate, 1); !errors.Is(err, ErrUnknown) || classifier.Segments() {
 			t.Errorf("%d stages dilated gave %v", dilate, err)
 		}
 	}
 	for _, classes := range []int{0, 256} {
-		if err := classifier.SetSegmentation(classes, 1, 1); !errors.Is(err, ErrUnknown) {
+		if err := SetSegmentation(classifier, classes, 1, 1); !errors.Is(err, ErrUnknown) {
 			t.Errorf("%d classes gave %v", classes, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"context"
@@ -12,12 +12,14 @@ import (
 
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/eval"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/model"
 )
 
-// fixtures were made by testdata/make.py with PyTorch.
-var fixtures = []struct {
+// resnets were made by testdata/make.py with PyTorch.
+var resnets = []struct {
 	name    string
 	opt     Options
 	blocks  []int
@@ -32,7 +34,7 @@ var fixtures = []struct {
 	{"cifar_projection", Options{}, []int{1, 1, 2}, false, false, 6},
 }
 
-func fixture(t *testing.T, name string, opt Options) *Net {
+func residual(t *testing.T, name string, opt Options) *graph.Graph {
 	t.Helper()
 	sd, err := model.ReadFile(filepath.Join("testdata", name+".pth"))
 	if err != nil {
@@ -66,7 +68,7 @@ func reference(t *testing.T, name string) (*conv.Map, []float32) {
 	return m, y.Data.([]float32)
 }
 
-func logits(t *testing.T, net *Net, x *conv.Map, workers int) []float32 {
+func logits(t *testing.T, net *graph.Graph, x *conv.Map, workers int) []float32 {
 	t.Helper()
 	p, err := net.Compile()
 	if err != nil {
@@ -84,11 +86,11 @@ func logits(t *testing.T, net *Net, x *conv.Map, workers int) []float32 {
 }
 
 func TestForwardEqualsPyTorch(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, f.opt)
-			if !slices.Equal(net.Blocks, f.blocks) || net.Bottleneck != f.bottle || net.PadShortcut != f.pad || net.Classes != f.classes {
-				t.Fatalf("recognised as %+v", net.Config)
+			net := residual(t, f.name, f.opt)
+			if !slices.Equal(stages(net), f.blocks) || bottle(net) != f.bottle || pads(net) != f.pad || net.Classes() != f.classes {
+				t.Fatalf("recognised as\n%v", net)
 			}
 			x, want := reference(t, f.name)
 			got := logits(t, net, x, 2)
@@ -109,7 +111,7 @@ func TestForwardEqualsPyTorch(t *testing.T) {
 
 func TestStrideFirstMattersToABottleneck(t *testing.T) {
 	x, want := reference(t, "bottleneck_v1")
-	got := logits(t, fixture(t, "bottleneck_v1", Options{}), x, 1)
+	got := logits(t, residual(t, "bottleneck_v1", Options{}), x, 1)
 	var diff float64
 	for i, v := range want {
 		diff = max(diff, math.Abs(float64(got[i]-v)))
@@ -117,6 +119,13 @@ func TestStrideFirstMattersToABottleneck(t *testing.T) {
 	if diff < 1e-3 {
 		t.Errorf("v1 weights run as v1.5 give v1's logits within %g", diff)
 	}
+}
+
+// bottle tells whether a network's blocks are bottlenecks, pads whether its shortcuts pad.
+func bottle(g *graph.Graph) bool { return g.Node("layer1.0.conv3") != nil }
+
+func pads(g *graph.Graph) bool {
+	return slices.ContainsFunc(g.Nodes, func(n *graph.Node) bool { _, ok := n.Op.(*graph.Subsample); return ok })
 }
 
 // randomChain replaces the kernel by a Tucker-2 shaped chain of random weights.
@@ -137,7 +146,7 @@ func randomChain(rng *rand.Rand, c *conv.Chain) *conv.Chain {
 }
 
 // reload is net by way of a file, which knows what options say of others.
-func reload(t *testing.T, net *Net) *Net {
+func reload(t *testing.T, net *graph.Graph) *graph.Graph {
 	t.Helper()
 	sd, err := net.StateDict()
 	if err != nil {
@@ -159,9 +168,9 @@ func reload(t *testing.T, net *Net) *Net {
 
 func TestANetworkSurvivesItsFile(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		t.Run(f.name, func(t *testing.T) {
-			net := fixture(t, f.name, f.opt)
+			net := residual(t, f.name, f.opt)
 			for _, s := range net.Sites() {
 				if s.Name == "layer2.0.conv2" || s.Name == "layer3.0.downsample.0" || s.Linear {
 					if err := net.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
@@ -177,7 +186,7 @@ func TestANetworkSurvivesItsFile(t *testing.T) {
 			if !slices.Equal(logits(t, net, x, 1), logits(t, back, x, 1)) {
 				t.Error("the network that came back gives other logits")
 			}
-			if n := back.Stem.Norm.Batches; n == nil || *n != *net.Stem.Norm.Batches {
+			if n := back.Node("bn1").BatchNorm().Batches; n == nil || *n != *net.Node("bn1").BatchNorm().Batches {
 				t.Error("num_batches_tracked was lost")
 			}
 		})
@@ -186,7 +195,7 @@ func TestANetworkSurvivesItsFile(t *testing.T) {
 
 func TestChainsRunLikeTheKernelsTheyEqual(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
-	net := fixture(t, "bottleneck", Options{})
+	net := residual(t, "bottleneck", Options{})
 	multiplied := net.Clone()
 	for _, s := range net.Sites() {
 		c := randomChain(rng, s.Chain)
@@ -221,7 +230,7 @@ func TestLoadNamesWhatIsWrong(t *testing.T) {
 			for _, n := range slices.Clone(sd.Names()) {
 				sd.Delete(n)
 			}
-		}, ErrUnknown, "conv1.weight"},
+		}, ErrUnknown, "no tensors"},
 		{"missing tensor", func(sd *model.StateDict) { sd.Delete("layer2.0.bn1.running_var") }, ErrUnknown, "layer2.0.bn1.running_var"},
 		{"missing head", func(sd *model.StateDict) { sd.Delete("linear.weight") }, ErrUnknown, "linear.weight"},
 		{"extra tensor", func(sd *model.StateDict) {
@@ -241,7 +250,7 @@ func TestLoadNamesWhatIsWrong(t *testing.T) {
 		}, conv.ErrShape, "bn1.weight"},
 		{"negative variance", func(sd *model.StateDict) {
 			sd.Set("bn1.running_var", &model.Tensor{Shape: []int{4}, Data: []float32{1, 1, -1, 1}})
-		}, ErrUnknown, "bn1.running_var"},
+		}, ErrUnknown, "bn1: running_var"},
 		{"integer weights", func(sd *model.StateDict) {
 			sd.Set("linear.bias", &model.Tensor{Shape: []int{6}, Data: make([]int64, 6)})
 		}, nil, "linear.bias"},
@@ -282,8 +291,8 @@ func TestLoadNamesWhatIsWrong(t *testing.T) {
 }
 
 func TestReplaceRefusesAnotherShape(t *testing.T) {
-	net := fixture(t, "cifar_pad", Options{})
-	chain := net.Stem.Chain
+	net := residual(t, "cifar_pad", Options{})
+	chain := net.Node("conv1").Conv().Chain
 	if err := net.Replace("layer2.0.conv1", chain); !errors.Is(err, conv.ErrShape) {
 		t.Errorf("a chain of other channels gave %v", err)
 	}
@@ -293,7 +302,7 @@ func TestReplaceRefusesAnotherShape(t *testing.T) {
 }
 
 func TestForwardStopsWhenTheContextIsDone(t *testing.T) {
-	p, err := fixture(t, "cifar_pad", Options{}).Compile()
+	p, err := residual(t, "cifar_pad", Options{}).Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,27 +316,7 @@ func TestForwardStopsWhenTheContextIsDone(t *testing.T) {
 	}
 }
 
-func TestJudgeCountsClassesThatComeFirst(t *testing.T) {
-	l := []float32{1, 3, 3, 0}
-	for label, want := range []int{2, 0, 1, 3} {
-		rank, nll, err := judge(l, label)
-		if err != nil || rank != want {
-			t.Errorf("class %d has rank %d (%v), want %d", label, rank, err, want)
-		}
-		p := math.Exp(float64(l[label])) / (math.E + 2*math.Exp(3) + 1)
-		if math.Abs(nll+math.Log(p)) > 1e-12 {
-			t.Errorf("class %d has loss %g, want %g", label, nll, -math.Log(p))
-		}
-	}
-	if _, _, err := judge([]float32{1, float32(math.NaN())}, 0); err == nil {
-		t.Error("NaN logits gave no error")
-	}
-	if _, _, err := judge(l, 4); err == nil {
-		t.Error("a label out of range gave no error")
-	}
-}
-
-func score(t *testing.T, checkpoint, data string) (*Net, Score) {
+func score(t *testing.T, checkpoint, data string) (*graph.Graph, eval.Score) {
 	t.Helper()
 	sd, err := model.ReadFile(realdata.Path(t, "checkpoints", checkpoint))
 	if err != nil {
@@ -345,7 +334,7 @@ func score(t *testing.T, checkpoint, data string) (*Net, Score) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Evaluate(t.Context(), p, set, EvalOptions{})
+	s, err := eval.Evaluate(t.Context(), p, set, eval.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +351,7 @@ func TestCIFARCheckpointsReachTheirAccuracy(t *testing.T) {
 		{"resnet32-d509ac18.th", "resnet32", 464154, 928},
 	} {
 		net, s := score(t, c.file, data)
-		if net.Arch != c.arch || net.Params() != c.params || !net.PadShortcut {
+		if net.Arch != c.arch || net.Params() != c.params || !pads(net) {
 			t.Errorf("%s is %s with %d parameters, want %s with %d", c.file, net.Arch, net.Params(), c.arch, c.params)
 		}
 		if s.Samples != 1000 || s.Top1 < c.correct-1 || s.Top1 > c.correct+1 {

@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 	"github.com/lowrank-go/lowrank/model"
 )
@@ -27,8 +28,8 @@ func randomMap(seed uint64, n, h, w, c int) *conv.Map {
 }
 
 // stepper is a training step on random data.
-func stepper(tb testing.TB, l *Learner, x *conv.Map, workers int) func() {
-	classes := l.Config().Classes
+func stepper(tb testing.TB, l *graph.Learner, x *conv.Map, workers int) func() {
+	classes := l.Classes()
 	labels := make([]int, x.N)
 	for i := range labels {
 		labels[i] = i % classes
@@ -66,8 +67,8 @@ func BenchmarkStep(b *testing.B) {
 		}
 		for _, only := range []string{"all", "head", "norms"} {
 			b.Run(fmt.Sprintf("%s/%s", c.arch, only), func(b *testing.B) {
-				l, err := n.NewLearner(LearnerOptions{FixedNorms: only == "head", Learn: func(p *Param) bool {
-					return only == "all" || p.Unit == n.Head.Name || only == "norms" && p.Kind >= Gain
+				l, err := n.NewLearner(graph.LearnerOptions{FixedNorms: only == "head", Learn: func(p *graph.Param) bool {
+					return only == "all" || p.Unit == n.Head.Name || only == "norms" && p.Kind >= graph.Gain
 				}})
 				if err != nil {
 					b.Fatal(err)
@@ -95,13 +96,13 @@ func stepFixture(t *testing.T, name string) (*conv.Map, *model.StateDict) {
 }
 
 // pass runs a learner forwards and backwards with the fixtures' labels.
-func pass(t testing.TB, l *Learner, x *conv.Map, workers int) float64 {
+func pass(t testing.TB, l *graph.Learner, x *conv.Map, workers int) float64 {
 	t.Helper()
 	y, err := l.Forward(t.Context(), x, workers)
 	if err != nil {
 		t.Fatal(err)
 	}
-	classes := l.Config().Classes
+	classes := l.Classes()
 	labels := make([]int, x.N)
 	for i := range labels {
 		labels[i] = i % classes
@@ -126,7 +127,7 @@ func distance(a, b []float32) float64 {
 	return math.Sqrt(d)
 }
 
-func learner(t testing.TB, n *Net, opt LearnerOptions) *Learner {
+func learner(t testing.TB, n *graph.Graph, opt graph.LearnerOptions) *graph.Learner {
 	t.Helper()
 	l, err := n.NewLearner(opt)
 	if err != nil {
@@ -135,7 +136,17 @@ func learner(t testing.TB, n *Net, opt LearnerOptions) *Learner {
 	return l
 }
 
-func exported(t testing.TB, p *Param, values []float32) []float32 {
+// stageOf is the stage of a chain that a weight is of.
+func stageOf(t testing.TB, p *graph.Param) int {
+	t.Helper()
+	var stage int
+	if _, err := fmt.Sscanf(p.Name, p.Unit+".%d.weight", &stage); err != nil {
+		t.Fatalf("%s: %v", p.Name, err)
+	}
+	return stage
+}
+
+func exported(t testing.TB, p *graph.Param, values []float32) []float32 {
 	t.Helper()
 	v, err := p.Export(values)
 	if err != nil {
@@ -146,14 +157,14 @@ func exported(t testing.TB, p *Param, values []float32) []float32 {
 
 // compareStep compares a learner after a pass with PyTorch's: the loss, every gradient
 // and, of norms that are not fixed, every statistic.
-func compareStep(t *testing.T, l *Learner, loss float64, want *model.StateDict, mode string) {
+func compareStep(t *testing.T, l *graph.Learner, loss float64, want *model.StateDict, mode string) {
 	t.Helper()
 	compareStepAbove(t, l, loss, want, mode, 0)
 }
 
 // compareStepAbove is compareStep where the norm of a gradient's difference may be floor
 // whatever the gradient is: of what a batch norm takes away again it is rounding alone.
-func compareStepAbove(t *testing.T, l *Learner, loss float64, want *model.StateDict, mode string, floor float64) {
+func compareStepAbove(t *testing.T, l *graph.Learner, loss float64, want *model.StateDict, mode string, floor float64) {
 	t.Helper()
 	w, _ := want.Get(mode + "loss")
 	if v := w.Data.([]float64)[0]; math.Abs(loss-v) > 1e-5*v {
@@ -201,18 +212,18 @@ func compareStepAbove(t *testing.T, l *Learner, loss float64, want *model.StateD
 }
 
 func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		for _, fixed := range []bool{false, true} {
 			mode := ""
 			if fixed {
 				mode = "fixed_"
 			}
 			t.Run(mode+f.name, func(t *testing.T) {
-				net := fixture(t, f.name, f.opt)
+				net := residual(t, f.name, f.opt)
 				x, want := stepFixture(t, f.name)
-				l := learner(t, net, LearnerOptions{FixedNorms: fixed})
+				l := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 				pass(t, l, x, 2) // the maps are reused
-				l = learner(t, net, LearnerOptions{FixedNorms: fixed})
+				l = learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 				loss := pass(t, l, x, 2)
 				compareStep(t, l, loss, want, mode)
 			})
@@ -224,8 +235,8 @@ func TestLossGradientsAndStatisticsEqualPyTorch(t *testing.T) {
 // dense kernel's in what the chain is with the direction in the stage's place.
 func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		dense := net.Clone()
 		chains := map[string]*conv.Chain{}
 		for _, s := range net.Sites() {
@@ -235,14 +246,14 @@ func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for n, c := range map[*Net]*conv.Chain{net: c, dense: conv.NewDense(k)} {
+			for n, c := range map[*graph.Graph]*conv.Chain{net: c, dense: conv.NewDense(k)} {
 				if err := n.Replace(s.Name, c); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
 		x, _ := reference(t, f.name)
-		l, d := learner(t, net, LearnerOptions{FixedNorms: true}), learner(t, dense, LearnerOptions{FixedNorms: true})
+		l, d := learner(t, net, graph.LearnerOptions{FixedNorms: true}), learner(t, dense, graph.LearnerOptions{FixedNorms: true})
 		if a, b := pass(t, l, x, 2), pass(t, d, x, 2); math.Abs(a-b) > 1e-4*b {
 			t.Errorf("%s: loss %g, of the dense network %g", f.name, a, b)
 		}
@@ -251,20 +262,21 @@ func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 			kernels[p.Name] = exported(t, p, p.Grad)
 		}
 		for _, p := range l.Params() {
-			if p.Kind != Weight {
+			if p.Kind != graph.Weight {
 				if e := relative(exported(t, p, p.Grad), kernels[strings.ReplaceAll(p.Name, ".2.bias", ".bias")]); e > 1e-3 {
 					t.Errorf("%s: gradient of %s differs by %.2g", f.name, p.Name, e)
 				}
 				continue
 			}
 			c := *chains[p.Unit]
-			direction := *c.Stages[p.stage]
+			stage := stageOf(t, p)
+			direction := *c.Stages[stage]
 			direction.Weight = make([]float32, len(direction.Weight))
 			for i := range direction.Weight {
 				direction.Weight[i] = float32(rng.NormFloat64())
 			}
 			c.Stages = slices.Clone(c.Stages)
-			c.Stages[p.stage] = &direction
+			c.Stages[stage] = &direction
 			k, err := c.Kernel()
 			if err != nil {
 				t.Fatal(err)
@@ -286,15 +298,15 @@ func TestGradientsOfChainsFollowFromTheKernels(t *testing.T) {
 
 func TestWhatLearnsHasTheGradientsOfTheWholeNetwork(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		f := fixtures[rapid.IntRange(0, len(fixtures)-1).Draw(rt, "net")]
+		f := resnets[rapid.IntRange(0, len(resnets)-1).Draw(rt, "net")]
 		fixed := rapid.Bool().Draw(rt, "fixed")
-		net := fixture(t, f.name, f.opt)
+		net := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
-		all := learner(t, net, LearnerOptions{FixedNorms: fixed})
+		all := learner(t, net, graph.LearnerOptions{FixedNorms: fixed})
 		pass(t, all, x, 2)
 		chance := rapid.SampledFrom([]float64{.02, .1, .5, .9}).Draw(rt, "chance")
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 0))
-		some := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: func(*Param) bool { return rng.Float64() < chance }})
+		some := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: func(*graph.Param) bool { return rng.Float64() < chance }})
 		before, err := some.Net()
 		if err != nil {
 			t.Fatal(err)
@@ -321,15 +333,15 @@ func TestWhatLearnsHasTheGradientsOfTheWholeNetwork(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, u := range after.all() {
-			b := before.all()[i]
-			for j, s := range u.Chain.Stages {
-				if !slices.Equal(s.Weight, b.Chain.Stages[j].Weight) {
-					rt.Errorf("%s changed", u.Name)
+		for i, s := range after.Sites() {
+			b := before.Sites()[i]
+			for j, k := range s.Chain.Stages {
+				if !slices.Equal(k.Weight, b.Chain.Stages[j].Weight) {
+					rt.Errorf("%s changed", s.Name)
 				}
 			}
-			if u.Norm != nil && fixed && !slices.Equal(u.Norm.Mean, b.Norm.Mean) {
-				rt.Errorf("%s: statistics changed", u.Name)
+			if s.Norm != nil && fixed && !slices.Equal(s.Norm.BatchNorm().Mean, b.Norm.BatchNorm().Mean) {
+				rt.Errorf("%s: statistics changed", s.Name)
 			}
 		}
 	})
@@ -343,7 +355,7 @@ func TestLossFallsAndResultsDoNotDependOnWorkers(t *testing.T) {
 	x := randomMap(1, 16, 32, 32, 3)
 	var first []float32
 	for _, workers := range []int{1, 3} {
-		l := learner(t, n, LearnerOptions{})
+		l := learner(t, n, graph.LearnerOptions{})
 		step := stepper(t, l, x, workers)
 		begin := pass(t, l, x, workers)
 		for range 5 {
@@ -395,11 +407,11 @@ func TestNewNetworksAreThePublishedOnes(t *testing.T) {
 }
 
 func TestFeaturesOnTheWayGiveWhatForwardGives(t *testing.T) {
-	for _, f := range fixtures {
-		net := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		net := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
 		for _, from := range []string{"linear", "fc", "layer3", "layer2.0.conv2", "bn1"} {
-			l := learner(t, net, LearnerOptions{FixedNorms: true, Learn: func(p *Param) bool { return strings.HasPrefix(p.Name, from) }})
+			l := learner(t, net, graph.LearnerOptions{FixedNorms: true, Learn: func(p *graph.Param) bool { return strings.HasPrefix(p.Name, from) }})
 			if len(l.Params()) == 0 {
 				continue
 			}
@@ -429,10 +441,10 @@ func TestFeaturesOnTheWayGiveWhatForwardGives(t *testing.T) {
 			}
 			labels := make([]int, x.N)
 			for i := range labels {
-				labels[i] = i % net.Classes
+				labels[i] = i % net.Classes()
 			}
 			g := make([]float32, len(y))
-			nn.CrossEntropy(g, y, labels, net.Classes, .1, 2)
+			nn.CrossEntropy(g, y, labels, net.Classes(), .1, 2)
 			if err := l.Backward(t.Context(), g, 2); err != nil {
 				t.Fatal(err)
 			}

@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"math"
@@ -39,8 +39,8 @@ func TestExportedNetworksRunLikeTheirCheckpoints(t *testing.T) {
 			t.Errorf("%s: other logits after a round trip", file)
 		}
 		for _, s := range again.Sites() {
-			if s.Unit.Norm == nil != s.Linear || (s.Chain.Last().Bias != nil) != s.Linear {
-				t.Errorf("%s: %s: norm %v", file, s.Name, s.Unit.Norm)
+			if (s.Norm == nil) != s.Linear || (s.Chain.Last().Bias != nil) != s.Linear {
+				t.Errorf("%s: %s: norm %v", file, s.Name, s.Norm)
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package resnet
+package eval
 
 import (
 	"context"
@@ -6,15 +6,20 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/zoo"
 )
 
 func TestIoUIsWhatTheConfusionSays(t *testing.T) {
 	// Class 2 has no pixels and is given none; class 3 is given two that are others'.
-	s := SegmentationScore{Confusion: [][]int64{{5, 1, 0, 2}, {2, 4, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}}}
+	s := Score{Confusion: [][]int64{{5, 1, 0, 2}, {2, 4, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}}}
 	iou := s.IoU()
 	for c, want := range []float64{5. / 10, 4. / 7, math.NaN(), 0} {
 		if got := iou[c]; got != want && !(math.IsNaN(got) && math.IsNaN(want)) {
@@ -24,12 +29,26 @@ func TestIoUIsWhatTheConfusionSays(t *testing.T) {
 	if got, want := s.MeanIoU(), (5./10+4./7)/3; math.Abs(got-want) > 1e-15 {
 		t.Errorf("mean %g, want %g", got, want)
 	}
-	if s.Pixels() != 14 || s.PixelAccuracy() != 9./14 {
-		t.Errorf("%d pixels, accuracy %g", s.Pixels(), s.PixelAccuracy())
+	if s.Pixels() != 14 || s.Accuracy() != 9./14 {
+		t.Errorf("%d pixels, accuracy %g", s.Pixels(), s.Accuracy())
 	}
-	if none := (SegmentationScore{Confusion: [][]int64{{0}}}); none.MeanIoU() != 0 || none.PixelAccuracy() != 0 {
-		t.Errorf("no pixels: mean %g, accuracy %g", none.MeanIoU(), none.PixelAccuracy())
+	if none := (Score{Confusion: [][]int64{{0}}}); none.MeanIoU() != 0 || none.Accuracy() != 0 {
+		t.Errorf("no pixels: mean %g, accuracy %g", none.MeanIoU(), none.Accuracy())
 	}
+}
+
+// fixture is a network of package zoo's tests.
+func fixture(t *testing.T, name string) *graph.Graph {
+	t.Helper()
+	sd, err := model.ReadFile(filepath.Join("..", "zoo", "testdata", name+".pth"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	net, err := zoo.Load(sd, zoo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net
 }
 
 // noise is a Segmented of random pixels, some of which are to be ignored.
@@ -60,14 +79,14 @@ func (s noise) MaskAt(i int) (dataset.Mask, error) {
 }
 
 func TestSegmentationIsCountedPixelByPixel(t *testing.T) {
-	net := fixture(t, "fcn_cifar", Options{})
+	net := fixture(t, "fcn_cifar")
 	net.Preprocess = dataset.Preprocess{Mean: [3]float32{.5, .5, .5}, Std: [3]float32{.3, .3, .3}}
 	p, err := net.Compile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	set := noise{11, 6, 13, 18}
-	var want SegmentationScore
+	var want Score
 	for range set.classes {
 		want.Confusion = append(want.Confusion, make([]int64, set.classes))
 	}
@@ -78,8 +97,7 @@ func TestSegmentationIsCountedPixelByPixel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := randomMap(0, 1, set.h, set.w, 3)
-		in.Data = x
+		in := &conv.Map{N: 1, H: set.h, W: set.w, C: 3, Data: x}
 		y, err := p.Forward(t.Context(), in, 1)
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +118,7 @@ func TestSegmentationIsCountedPixelByPixel(t *testing.T) {
 	}
 	for _, workers := range []int{1, 3} {
 		calls := 0
-		got, err := EvaluateSegmentation(t.Context(), p, set, EvalOptions{Batch: 4, Workers: workers, Progress: func(int, int) { calls++ }})
+		got, err := Evaluate(t.Context(), p, set, Options{Batch: 4, Workers: workers, Progress: func(int, int) { calls++ }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +134,8 @@ func TestSegmentationIsCountedPixelByPixel(t *testing.T) {
 }
 
 func TestNetworksAndDataOfDifferentTasksAreErrors(t *testing.T) {
-	compile := func(name string) *Program {
-		p, err := fixture(t, name, Options{}).Compile()
+	compile := func(name string) *graph.Program {
+		p, err := fixture(t, name).Compile()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,23 +143,20 @@ func TestNetworksAndDataOfDifferentTasksAreErrors(t *testing.T) {
 	}
 	classifier, segmenter := compile("cifar_pad"), compile("fcn_cifar")
 	set := noise{2, 6, 16, 16}
-	segment := func(p *Program, set dataset.Set) error {
-		_, err := EvaluateSegmentation(context.Background(), p, set, EvalOptions{})
+	segment := func(p *graph.Program, set dataset.Set) error {
+		_, err := Evaluate(context.Background(), p, set, Options{})
 		return err
 	}
-	if err := segment(classifier, set); !errors.Is(err, ErrTask) {
+	if err := segment(classifier, set); !errors.Is(err, graph.ErrTask) {
 		t.Errorf("a classifier gave %v", err)
 	}
-	if err := segment(segmenter, struct{ dataset.Set }{set}); !errors.Is(err, ErrTask) {
+	if err := segment(segmenter, struct{ dataset.Set }{set}); !errors.Is(err, graph.ErrTask) {
 		t.Errorf("a set without masks gave %v", err)
 	}
-	if _, err := Evaluate(t.Context(), segmenter, set, EvalOptions{}); !errors.Is(err, ErrTask) {
-		t.Errorf("Evaluate gave %v", err)
+	if err := segment(segmenter, noise{0, 6, 16, 16}); !errors.Is(err, dataset.ErrEmpty) {
+		t.Errorf("no images gave %v", err)
 	}
-	if err := segment(segmenter, noise{0, 6, 16, 16}); err == nil {
-		t.Error("no images gave no error")
-	}
-	if err := segment(segmenter, noise{2, 7, 16, 16}); err == nil {
-		t.Error("too many classes gave no error")
+	if err := segment(segmenter, noise{2, 7, 16, 16}); !errors.Is(err, graph.ErrTask) {
+		t.Errorf("too many classes gave %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"errors"
@@ -10,47 +10,102 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 )
 
-// kindsOfModules are the modules of the i-th unit in testdata/module.py.
-func kindsOfModules(i int, u *Unit, rng *rand.Rand) []*Module {
-	in, outs := u.Chain.In(), u.Chain.Out()
-	_, g := u.Chain.Shape()
+// residualSerial, convAdapter and chapter are the modules of package adapt, which make them
+// of a convolution that they stand at (Rebuffi et al. 2018; Chen et al. 2022; Chen et al.
+// 2023).
+func residualSerial(s graph.Site) *graph.Module {
+	outs := s.Chain.Out()
+	return &graph.Module{Place: graph.Serial, Scale: 1, Steps: []graph.ModuleStep{
+		{Norm: graph.NewBatchNorm(outs)},
+		{Chain: graph.NewConv([4]int{outs, outs, 1, 1}, conv.Geometry{}, false)},
+	}}
+}
+
+func convAdapter(s graph.Site, gamma int, rng *rand.Rand) *graph.Module {
+	shape, g := s.Chain.Shape()
+	inner := s.Chain.In() / gamma
+	for s.Chain.In()%gamma != 0 { // the next smaller divisor
+		gamma--
+		inner = s.Chain.In() / gamma
+	}
+	g.Groups = inner
+	return &graph.Module{Place: graph.Parallel, Scale: 1, Steps: []graph.ModuleStep{
+		{Chain: normal(graph.NewConv([4]int{inner, gamma, shape[2], shape[3]}, g, true), rng), ReLU: true},
+		{Chain: graph.NewConv([4]int{s.Chain.Out(), inner, 1, 1}, conv.Geometry{}, true)},
+	}}
+}
+
+func chapter(s graph.Site, groups int, scale float64, rng *rand.Rand) *graph.Module {
+	shape, g := s.Chain.Shape()
+	outs := s.Chain.Out()
+	g.Groups, g.Padding[1], g.Extra[1], g.Dilation[1] = groups, 0, 0, 1
+	return &graph.Module{Place: graph.After, Scale: scale, Steps: []graph.ModuleStep{
+		{Chain: normal(graph.NewConv([4]int{outs, s.Chain.In() / groups, shape[2], 1}, g, false), rng), Norm: graph.NewBatchNorm(outs), ReLU: true},
+		{Chain: graph.NewConv([4]int{outs, 1, 1, 1}, conv.Geometry{Groups: outs}, false)},
+	}}
+}
+
+// normal gives a convolution random weights.
+func normal(c *conv.Chain, rng *rand.Rand) *conv.Chain {
+	graph.SetNormal(c.Stages[0], rng)
+	return c
+}
+
+// kindsOfModules are the modules of the i-th convolution in testdata/module.py.
+func kindsOfModules(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
+	in, outs := s.Chain.In(), s.Chain.Out()
+	_, g := s.Chain.Shape()
 	stride := conv.Geometry{Stride: g.Stride}
-	step := func(out, in, taps int, g conv.Geometry, bias, norm, relu bool) *Step {
-		s := &Step{Unit: &Unit{Chain: zeroConv([4]int{out, in, taps, taps}, g, bias)}, ReLU: relu}
-		normal(s.Chain.Stages[0], rng)
+	step := func(out, in, taps int, g conv.Geometry, bias, norm, relu bool) []graph.ModuleStep {
+		st := graph.ModuleStep{Chain: normal(graph.NewConv([4]int{out, in, taps, taps}, g, bias), rng), ReLU: relu}
 		if norm {
-			s.Norm = newNorm("", out)
+			st.Norm = graph.NewBatchNorm(out)
 		}
-		return s
+		return []graph.ModuleStep{st}
 	}
 	switch i % 4 {
 	case 0:
-		return []*Module{ResidualSerial(u)}
+		return []*graph.Module{residualSerial(s)}
 	case 1:
-		return []*Module{Bottleneck(u, 4, rng)}
+		return []*graph.Module{convAdapter(s, 4, rng)}
 	case 2:
-		return []*Module{Chapter(u, 0, .5, rng)}
+		return []*graph.Module{chapter(s, 1, .5, rng)}
 	}
-	return []*Module{
-		{Serial, .25, []*Step{step(outs, outs, 1, conv.Geometry{}, true, false, true), step(outs, 1, 3, conv.Geometry{Padding: [2]int{1, 1}, Groups: outs}, false, true, false)}},
-		{Parallel, -.5, []*Step{step(outs, in, 1, stride, false, true, false)}},
-		{After, 2, []*Step{step(outs, in, 1, stride, true, false, false)}},
+	return []*graph.Module{
+		{Place: graph.Serial, Scale: .25, Steps: append(step(outs, outs, 1, conv.Geometry{}, true, false, true), step(outs, 1, 3, conv.Geometry{Padding: [2]int{1, 1}, Groups: outs}, false, true, false)...)},
+		{Place: graph.Parallel, Scale: -.5, Steps: step(outs, in, 1, stride, false, true, false)},
+		{Place: graph.After, Scale: 2, Steps: step(outs, in, 1, stride, true, false, false)},
 	}
 }
 
-// attach gives every unit of n but the head modules.
-func attach(t testing.TB, n *Net, kinds func(i int, u *Unit, rng *rand.Rand) []*Module) {
+// shortcutsFirst are the convolutions of n, but for the head, in the order in which
+// testdata/module.py numbers them: a block's projection before its others.
+func shortcutsFirst(n *graph.Graph) []graph.Site {
+	var sites []graph.Site
+	for _, s := range n.Sites() {
+		at := len(sites)
+		if strings.Contains(s.Name, "downsample") || strings.Contains(s.Name, "shortcut") {
+			block := strings.Join(strings.Split(s.Name, ".")[:2], ".") + "."
+			at = slices.IndexFunc(sites, func(o graph.Site) bool { return strings.HasPrefix(o.Name, block) })
+		}
+		if s.Node != n.Head {
+			sites = slices.Insert(sites, at, s)
+		}
+	}
+	return sites
+}
+
+// attach gives every convolution of n but the head modules.
+func attach(t testing.TB, n *graph.Graph, kinds func(i int, s graph.Site, rng *rand.Rand) []*graph.Module) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(5, 5))
-	for i, u := range n.all() {
-		if u == n.Head {
-			continue
-		}
-		for _, m := range kinds(i, u, rng) {
-			if err := n.AddModule(u.Name, m); err != nil {
+	for i, s := range shortcutsFirst(n) {
+		for _, m := range kinds(i, s, rng) {
+			if err := n.AddModule(s.Name, m); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -59,13 +114,13 @@ func attach(t testing.TB, n *Net, kinds func(i int, u *Unit, rng *rand.Rand) []*
 
 // modular is a fixture with the modules of testdata/module.py, and what PyTorch makes
 // of it.
-func modular(t *testing.T, name string) (*Net, *model.StateDict) {
+func modular(t *testing.T, name string) (*graph.Graph, *model.StateDict) {
 	t.Helper()
 	want, err := model.ReadFile(filepath.Join("testdata", name+"_modules.npz"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := fixture(t, name, Options{})
+	n := residual(t, name, Options{})
 	attach(t, n, kindsOfModules)
 	sd := stateOf(t, n)
 	for _, tensor := range want.Names() {
@@ -83,7 +138,16 @@ func modular(t *testing.T, name string) (*Net, *model.StateDict) {
 	return n, want
 }
 
-func stateOf(t testing.TB, n *Net) *model.StateDict {
+func site(t testing.TB, n *graph.Graph, name string) graph.Site {
+	t.Helper()
+	at := slices.IndexFunc(n.Sites(), func(s graph.Site) bool { return s.Name == name })
+	if at < 0 {
+		t.Fatalf("no convolution is called %s", name)
+	}
+	return n.Sites()[at]
+}
+
+func stateOf(t testing.TB, n *graph.Graph) *model.StateDict {
 	t.Helper()
 	sd, err := n.StateDict()
 	if err != nil {
@@ -109,9 +173,9 @@ func TestModulesEqualPyTorch(t *testing.T) {
 				mode = "fixed_"
 			}
 			t.Run(mode+name, func(t *testing.T) {
-				opt := LearnerOptions{FixedNorms: fixed}
-				if n.Bottleneck {
-					opt.Learn = func(p *Param) bool { return p.Module }
+				opt := graph.LearnerOptions{FixedNorms: fixed}
+				if bottle(n) {
+					opt.Learn = func(p *graph.Param) bool { return p.Module }
 				}
 				l := learner(t, n, opt)
 				loss := pass(t, l, x, 2)
@@ -131,13 +195,13 @@ func TestPartsOfModulesHaveTheGradientsOfTheWholeNetwork(t *testing.T) {
 		x, _ := reference(t, name)
 		for seed := range uint64(12) {
 			fixed := seed%2 == 0
-			opt := LearnerOptions{FixedNorms: fixed, ModuleNorms: seed%3 == 0}
+			opt := graph.LearnerOptions{FixedNorms: fixed, ModuleNorms: seed%3 == 0}
 			all := learner(t, n, opt)
 			pass(t, all, x, 2)
 			want := gradients(t, all)
 			rng := rand.New(rand.NewPCG(seed, 0))
 			chance := []float64{.01, .05, .5}[seed/2%3]
-			opt.Learn = func(p *Param) bool { return (p.Module || seed%4 == 0) && rng.Float64() < chance }
+			opt.Learn = func(p *graph.Param) bool { return (p.Module || seed%4 == 0) && rng.Float64() < chance }
 			some := learner(t, n, opt)
 			pass(t, some, x, 2)
 			for _, p := range some.Params() {
@@ -150,29 +214,29 @@ func TestPartsOfModulesHaveTheGradientsOfTheWholeNetwork(t *testing.T) {
 }
 
 // first are modules as adaptation begins with them.
-func first(i int, u *Unit, rng *rand.Rand) []*Module {
+func first(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
 	switch i % 3 {
 	case 0:
-		return []*Module{ResidualSerial(u)}
+		return []*graph.Module{residualSerial(s)}
 	case 1:
-		return []*Module{Bottleneck(u, 3, rng)}
+		return []*graph.Module{convAdapter(s, 3, rng)}
 	}
-	return []*Module{Chapter(u, 0, 0, rng)}
+	return []*graph.Module{chapter(s, 1, .01, rng)}
 }
 
 func TestModulesBeginWithoutEffect(t *testing.T) {
-	for _, f := range fixtures {
-		n := fixture(t, f.name, f.opt)
+	for _, f := range resnets {
+		n := residual(t, f.name, f.opt)
 		x, _ := reference(t, f.name)
 		for shift := range 3 {
 			m := n.Clone()
-			attach(t, m, func(i int, u *Unit, rng *rand.Rand) []*Module { return first(i+shift, u, rng) })
+			attach(t, m, func(i int, s graph.Site, rng *rand.Rand) []*graph.Module { return first(i+shift, s, rng) })
 			if !slices.Equal(logits(t, m, x, 2), logits(t, n, x, 2)) {
 				t.Errorf("%s, %d: modules that are new change the logits", f.name, shift)
 			}
 			// In training too, whatever the norms.
 			for _, fixed := range []bool{false, true} {
-				opt := LearnerOptions{FixedNorms: fixed}
+				opt := graph.LearnerOptions{FixedNorms: fixed}
 				a, err := learner(t, n, opt).Forward(t.Context(), x, 2)
 				if err != nil {
 					t.Fatal(err)
@@ -186,14 +250,16 @@ func TestModulesBeginWithoutEffect(t *testing.T) {
 				}
 			}
 			// And each has a gradient to leave that with.
-			l := learner(t, m, LearnerOptions{Learn: func(p *Param) bool { return p.Module }})
+			l := learner(t, m, graph.LearnerOptions{Learn: func(p *graph.Param) bool { return p.Module }})
 			pass(t, l, x, 2)
-			for _, u := range m.all() {
-				steps := u.steps()
-				if len(steps) == 0 || f.bottle { // whose two channels may be dead
+			for _, s := range m.Sites() {
+				last := ""
+				for i := 0; m.Node(graph.StepName(s.Name, i)) != nil || m.Node(graph.StepName(s.Name, i)+graph.StepNorm) != nil; i++ {
+					last = graph.StepName(s.Name, i) + ".weight"
+				}
+				if last == "" || f.bottle { // whose two channels may be dead
 					continue
 				}
-				last := steps[len(steps)-1].Name + ".weight"
 				for _, p := range l.Params() {
 					if p.Name == last && !slices.ContainsFunc(p.Grad, func(g float32) bool { return g != 0 }) {
 						t.Errorf("%s, %d: %s has no gradient", f.name, shift, last)
@@ -208,8 +274,8 @@ func TestModulesInTrainingAndRunningAreTheSame(t *testing.T) {
 	for _, name := range []string{"bottleneck", "cifar_pad"} {
 		n, _ := modular(t, name)
 		x, _ := reference(t, name)
-		for _, learn := range []func(*Param) bool{nil, func(*Param) bool { return false }, func(p *Param) bool { return p.Module }} {
-			l := learner(t, n, LearnerOptions{FixedNorms: true, Learn: learn})
+		for _, learn := range []func(*graph.Param) bool{nil, func(*graph.Param) bool { return false }, func(p *graph.Param) bool { return p.Module }} {
+			l := learner(t, n, graph.LearnerOptions{FixedNorms: true, Learn: learn})
 			y, err := l.Forward(t.Context(), x, 2)
 			if err != nil {
 				t.Fatal(err)
@@ -246,7 +312,7 @@ func TestNetworksWithModulesSurviveTheirFiles(t *testing.T) {
 }
 
 func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
-	for _, opt := range []LearnerOptions{{}, {FixedNorms: true, ModuleNorms: true, Learn: func(p *Param) bool { return p.Module }}} {
+	for _, opt := range []graph.LearnerOptions{{}, {FixedNorms: true, ModuleNorms: true, Learn: func(p *graph.Param) bool { return p.Module }}} {
 		n, _ := modular(t, "cifar_pad")
 		x, _ := reference(t, "cifar_pad")
 		a := learner(t, n, opt)
@@ -258,7 +324,7 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fresh := fixture(t, "cifar_pad", Options{})
+		fresh := residual(t, "cifar_pad", Options{})
 		attach(t, fresh, kindsOfModules)
 		b := learner(t, fresh, opt)
 		if err := b.SetState(state); err != nil {
@@ -278,7 +344,7 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 		if len(a.Statistics()) == 0 || len(a.Statistics()) != len(b.Statistics()) {
 			t.Errorf("%d statistics", len(a.Statistics()))
 		}
-		if err := learner(t, fixture(t, "cifar_pad", Options{}), opt).SetState(state); !errors.Is(err, conv.ErrShape) {
+		if err := learner(t, residual(t, "cifar_pad", Options{}), opt).SetState(state); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("a learner without modules takes the state: %v", err)
 		}
 	}
@@ -286,14 +352,14 @@ func TestALearnerWithModulesGoesOnFromItsState(t *testing.T) {
 
 func TestModulesLearnAndLeaveTheRestAlone(t *testing.T) {
 	for _, name := range []string{"cifar_pad", "cifar_projection", "basic"} {
-		n := fixture(t, name, Options{})
-		attach(t, n, func(i int, u *Unit, rng *rand.Rand) []*Module {
-			m := first(i, u, rng)
+		n := residual(t, name, Options{})
+		attach(t, n, func(i int, s graph.Site, rng *rand.Rand) []*graph.Module {
+			m := first(i, s, rng)
 			m[0].Scale = 1
 			return m
 		})
 		x, _ := reference(t, name)
-		l := learner(t, n, LearnerOptions{FixedNorms: true, ModuleNorms: true, Learn: func(p *Param) bool { return p.Module }})
+		l := learner(t, n, graph.LearnerOptions{FixedNorms: true, ModuleNorms: true, Learn: func(p *graph.Param) bool { return p.Module }})
 		before := pass(t, l, x, 2)
 		step := stepper(t, l, x, 2)
 		for range 120 {
@@ -322,13 +388,13 @@ func TestModulesLearnAndLeaveTheRestAlone(t *testing.T) {
 }
 
 func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
+	n := residual(t, "cifar_pad", Options{})
 	bare, macs := n.Params(), n.MACs()
-	u := n.Stages[1][0].Units[0] // 4 channels to 8, stride 2
+	u := site(t, n, "layer2.0.conv1") // 4 channels to 8, stride 2
 	for _, c := range []struct {
-		m      *Module
+		m      *graph.Module
 		params int
-	}{{ResidualSerial(u), 64 + 16}, {Bottleneck(u, 4, rand.New(rand.NewPCG(1, 1))), 4*9 + 1 + 8 + 8}, {Chapter(u, 2, 0, rand.New(rand.NewPCG(1, 1))), 8*2*3 + 16 + 8}} {
+	}{{residualSerial(u), 64 + 16}, {convAdapter(u, 4, rand.New(rand.NewPCG(1, 1))), 4*9 + 1 + 8 + 8}, {chapter(u, 2, .01, rand.New(rand.NewPCG(1, 1))), 8*2*3 + 16 + 8}} {
 		m := n.Clone()
 		if err := m.AddModule(u.Name, c.m); err != nil {
 			t.Fatal(err)
@@ -343,7 +409,7 @@ func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.Randomise(1)
-		without := fixture(t, "cifar_pad", Options{})
+		without := residual(t, "cifar_pad", Options{})
 		if err := without.SetHead(3, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -356,7 +422,7 @@ func TestNetworksWithModulesAreCopiedMeasuredAndBegunAnew(t *testing.T) {
 }
 
 func TestSegmentationNetworksHaveModules(t *testing.T) {
-	n := fixture(t, "fcn_cifar", Options{})
+	n := residual(t, "fcn_cifar", Options{})
 	x, _ := reference(t, "fcn_cifar")
 	m := n.Clone()
 	attach(t, m, first)
@@ -364,7 +430,7 @@ func TestSegmentationNetworksHaveModules(t *testing.T) {
 		t.Error("modules that are new change the logits")
 	}
 	_, want := stepFixture(t, "fcn_cifar")
-	l := learner(t, m, LearnerOptions{Learn: func(p *Param) bool { return p.Module }})
+	l := learner(t, m, graph.LearnerOptions{Learn: func(p *graph.Param) bool { return p.Module }})
 	before := passPixels(t, l, x, masks(t, want), 2)
 	for range 10 {
 		for _, p := range l.Params() {
@@ -379,68 +445,77 @@ func TestSegmentationNetworksHaveModules(t *testing.T) {
 		t.Errorf("the loss went from %g to %g", before, after)
 	}
 	// A module is made for its unit's stride.
-	c := fixture(t, "cifar_pad", Options{})
+	c := residual(t, "cifar_pad", Options{})
 	attach(t, c, first)
-	if err := c.SetSegmentation(3, 1, 1); !errors.Is(err, ErrUnknown) || c.Segment {
+	if err := SetSegmentation(c, 3, 1, 1); !errors.Is(err, ErrUnknown) || c.Segments() {
 		t.Errorf("got %v", err)
 	}
-	if err := c.SetSegmentation(3, 0, 1); err != nil {
+	if err := SetSegmentation(c, 3, 0, 1); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestModulesThatDoNotFitAreErrors(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
-	u := n.Stages[1][0].Units[0]
+	n := residual(t, "cifar_pad", Options{})
+	u := site(t, n, "layer2.0.conv1")
 	rng := rand.New(rand.NewPCG(1, 1))
-	change := func(m *Module, f func(m *Module)) *Module { f(m); return m }
-	for name, m := range map[string]*Module{
-		"place":    change(ResidualSerial(u), func(m *Module) { m.Place = "beside" }),
-		"moved":    change(ResidualSerial(u), func(m *Module) { m.Place = Parallel }),
-		"scale":    change(ResidualSerial(u), func(m *Module) { m.Scale = math.NaN() }),
-		"none":     {Place: Serial, Scale: 1},
-		"empty":    {Place: Serial, Scale: 1, Steps: []*Step{{Unit: &Unit{}}}},
-		"nested":   change(ResidualSerial(u), func(m *Module) { m.Steps[0].Modules = []*Module{m} }),
-		"many":     change(ResidualSerial(u), func(m *Module) { m.Steps = slices.Repeat(m.Steps, 9) }),
-		"channels": ResidualSerial(n.Stem),
-		"stride":   change(Bottleneck(u, 2, rng), func(m *Module) { m.Steps[0].Chain.Stages[0].Stride = [2]int{1, 1} }),
-		"norm":     change(ResidualSerial(u), func(m *Module) { m.Steps[0].Norm.Var = nil }),
-		"padding": change(Chapter(u, 1, 0, rng), func(m *Module) {
+	change := func(m *graph.Module, f func(m *graph.Module)) *graph.Module { f(m); return m }
+	for name, m := range map[string]*graph.Module{
+		"place":    change(residualSerial(u), func(m *graph.Module) { m.Place = "beside" }),
+		"moved":    change(residualSerial(u), func(m *graph.Module) { m.Place = graph.Parallel }),
+		"scale":    change(residualSerial(u), func(m *graph.Module) { m.Scale = math.NaN() }),
+		"none":     {Place: graph.Serial, Scale: 1},
+		"empty":    {Place: graph.Serial, Scale: 1, Steps: []graph.ModuleStep{{}}},
+		"many":     change(residualSerial(u), func(m *graph.Module) { m.Steps = slices.Repeat(m.Steps, 9) }),
+		"channels": residualSerial(site(t, n, "conv1")),
+		"stride":   change(convAdapter(u, 2, rng), func(m *graph.Module) { m.Steps[0].Chain.Stages[0].Stride = [2]int{1, 1} }),
+		"norm":     change(residualSerial(u), func(m *graph.Module) { m.Steps[0].Norm.Var = nil }),
+		"padding": change(chapter(u, 1, .01, rng), func(m *graph.Module) {
 			m.Steps[0].Chain.Stages[0].Padding = [2]int{1 << 20, 1 << 20}
 			m.Steps[0].Chain.Stages[0].Stride = [2]int{1 << 20, 1 << 20}
 		}),
+		"end": change(chapter(u, 1, .01, rng), func(m *graph.Module) {
+			m.Steps[0].Chain.Stages[0].Extra = [2]int{1 << 20, 1 << 20}
+			m.Steps[0].Chain.Stages[0].Stride = [2]int{1 << 20, 1 << 20}
+		}),
 	} {
-		if err := n.AddModule(u.Name, m); !errors.Is(err, conv.ErrShape) {
+		if err := n.AddModule(u.Name, m); !errors.Is(err, graph.ErrShape) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := n.AddModule(n.Head.Name, ResidualSerial(n.Head)); !errors.Is(err, conv.ErrShape) {
+	if err := n.AddModule(n.Head.Name, residualSerial(site(t, n, n.Head.Name))); !errors.Is(err, graph.ErrShape) {
 		t.Errorf("a module at the head gave %v", err)
 	}
-	if err := n.AddModule("conv9", ResidualSerial(u)); !errors.Is(err, ErrUnknown) {
+	if err := n.AddModule("conv9", residualSerial(u)); !errors.Is(err, graph.ErrGraph) || !strings.Contains(err.Error(), "conv9") {
 		t.Errorf("got %v", err)
 	}
-	if len(u.Modules) > 0 {
+	if n.HasModules() || n.ModulesAt(u.Name) > 0 {
 		t.Error("a module that does not fit is there")
-	}
-	u.Modules = []*Module{{Place: Serial}}
-	if _, err := n.Compile(); !errors.Is(err, conv.ErrShape) {
-		t.Errorf("got %v", err)
-	}
-	if _, err := n.NewLearner(LearnerOptions{}); !errors.Is(err, conv.ErrShape) {
-		t.Errorf("got %v", err)
 	}
 }
 
+// formatOne describes a network as files of format 1 did, of which modules are a part.
+func formatOne(t testing.TB, n *graph.Graph, modules string) *model.StateDict {
+	t.Helper()
+	sd := stateOf(t, n)
+	sd.Meta[model.ManifestKey] = `{"format":1,"network":{"arch":"resnet-1-2-1","blocks":[1,2,1],"bottleneck":false,"cifar":true,"pad_shortcut":true,"classes":6,"input":[32,32],"preprocess":{},"modules":` + modules + `}}`
+	return sd
+}
+
 func TestHostileDescriptionsOfModulesAreErrors(t *testing.T) {
-	n := fixture(t, "cifar_pad", Options{})
-	u := n.Stages[1][0].Units[0]
-	if err := n.AddModule(u.Name, ResidualSerial(u)); err != nil {
+	n := residual(t, "cifar_pad", Options{})
+	u := site(t, n, "layer2.0.conv1")
+	if err := n.AddModule(u.Name, residualSerial(u)); err != nil {
 		t.Fatal(err)
 	}
-	good := `"modules":{"layer2.0.conv1":[{"place":"serial","scale":1,"steps":[{"norm":true},{"conv":{"stride":[1,1],"padding":[0,0],"dilation":[1,1],"groups":1}}]}]}`
-	if text := stateOf(t, n).Meta[model.ManifestKey]; !strings.Contains(text, good) {
-		t.Fatalf("described as %s", text)
+	good := `{"layer2.0.conv1":[{"place":"serial","scale":1,"steps":[{"norm":true},{"conv":{"stride":[1,1],"padding":[0,0],"dilation":[1,1],"groups":1}}]}]}`
+	back, err := Load(formatOne(t, n, good), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, _ := reference(t, "cifar_pad")
+	if !slices.Equal(logits(t, back, x, 1), logits(t, n, x, 1)) {
+		t.Error("the network of format 1 is another")
 	}
 	for name, c := range map[string][2]string{
 		"unit":     {`"layer2.0.conv1"`, `"layer2.0.conv7"`},
@@ -458,12 +533,11 @@ func TestHostileDescriptionsOfModulesAreErrors(t *testing.T) {
 		"groups":   {`"groups":1`, `"groups":3`},
 		"type":     {`"scale":1`, `"scale":"one"`},
 	} {
-		sd := stateOf(t, n)
-		text := sd.Meta[model.ManifestKey]
-		if sd.Meta[model.ManifestKey] = strings.Replace(text, good, strings.Replace(good, c[0], c[1], 1), 1); sd.Meta[model.ManifestKey] == text {
+		bad := strings.Replace(good, c[0], c[1], 1)
+		if bad == good {
 			t.Fatalf("%s: nothing is replaced", name)
 		}
-		if _, err := Load(sd, Options{}); err == nil {
+		if _, err := Load(formatOne(t, n, bad), Options{}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
@@ -488,7 +562,7 @@ func TestModulesStandBesideChains(t *testing.T) {
 			t.Errorf("%s: the file's network is another", name)
 		}
 		for _, modules := range []bool{false, true} {
-			opt := LearnerOptions{FixedNorms: true, ModuleNorms: modules}
+			opt := graph.LearnerOptions{FixedNorms: true, ModuleNorms: modules}
 			all := learner(t, n, opt)
 			pass(t, all, x, 2)
 			if y, err := all.Forward(t.Context(), x, 2); err != nil {
@@ -496,7 +570,7 @@ func TestModulesStandBesideChains(t *testing.T) {
 			} else if d := relative(y, logits(t, n, x, 2)); !modules && d > 1e-4 {
 				t.Errorf("%s: training differs from running by %.2g", name, d)
 			}
-			opt.Learn = func(p *Param) bool { return p.Module }
+			opt.Learn = func(p *graph.Param) bool { return p.Module }
 			some := learner(t, n, opt)
 			pass(t, some, x, 2)
 			pass(t, all, x, 2)

@@ -1,10 +1,11 @@
-package resnet
+package zoo
 
 import (
 	"math"
 	"testing"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/model"
 )
@@ -23,33 +24,32 @@ func TestCalibrationRestoresStatisticsThatWereLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	right := n.Clone()
-	for _, u := range n.all() {
-		if u.Norm != nil {
-			m := *u.Norm
-			m.Mean, m.Var = make([]float32, len(m.Mean)), make([]float32, len(m.Var))
+	for _, s := range n.Sites() {
+		if s.Norm != nil {
+			m := s.Norm.BatchNorm().Clone()
 			for i := range m.Var {
-				m.Var[i] = 1
+				m.Mean[i], m.Var[i] = 0, 1
 			}
-			u.Norm = &m
+			s.Norm.Op = m
 		}
 	}
 	set, err := dataset.Open("cifar10:"+realdata.Path(t, "cifar10"), dataset.Options{Split: dataset.Train, Limit: 2000})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Calibrate(t.Context(), n, set, 250, 0, nil); err != nil {
+	if err := graph.Calibrate(t.Context(), n, set, 250, 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	for i, u := range n.all() {
-		want := right.all()[i].Norm
-		if want == nil {
+	for i, s := range n.Sites() {
+		if s.Norm == nil {
 			continue
 		}
-		for c, v := range u.Norm.Mean {
+		want := right.Sites()[i].Norm.BatchNorm()
+		for c, v := range s.Norm.BatchNorm().Mean {
 			// Training images were shifted and mirrored, with padding; these are not.
 			deviation := math.Sqrt(float64(want.Var[c]))
 			if d := math.Abs(float64(v-want.Mean[c])) / (deviation + 1e-3); d > .35 {
-				t.Errorf("%s: mean %d is %g, in the checkpoint %g ± %g", u.Norm.Name, c, v, want.Mean[c], deviation)
+				t.Errorf("%s: mean %d is %g, in the checkpoint %g ± %g", s.Norm.Name, c, v, want.Mean[c], deviation)
 			}
 		}
 	}

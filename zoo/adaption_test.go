@@ -1,4 +1,4 @@
-package resnet
+package zoo
 
 import (
 	"errors"
@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 )
 
 // product is the change B·A of a T×(S·k²) kernel: what LoRA is.
 type product struct {
 	rank, outs, ins int
-	a, b            *Param
+	a, b            *graph.Param
 }
 
 func (d product) Materialise(dst, _ []float32) {
@@ -42,7 +43,7 @@ func (d product) Pull(g, _ []float32) {
 // series is the change α ×₁ W.
 type series struct {
 	outs int
-	a    *Param
+	a    *graph.Param
 }
 
 func (d series) Materialise(dst, base []float32) {
@@ -68,8 +69,8 @@ func (d series) Pull(g, base []float32) {
 	}
 }
 
-func randomParam(rng *rand.Rand, name string, n int) *Param {
-	p := &Param{Name: name, Value: make([]float32, n), Grad: make([]float32, n)}
+func randomParam(rng *rand.Rand, name string, n int) *graph.Param {
+	p := &graph.Param{Name: name, Value: make([]float32, n), Grad: make([]float32, n)}
 	for i := range p.Value {
 		p.Value[i] = float32(rng.NormFloat64() / 4)
 	}
@@ -77,9 +78,9 @@ func randomParam(rng *rand.Rand, name string, n int) *Param {
 }
 
 // adaptions gives every 3×3 convolution a change, as branches or materialised.
-func adaptions(seed uint64, serial, branches bool) func(u *Unit) (*Adaption, error) {
+func adaptions(seed uint64, serial, branches bool) func(s graph.Site) (*graph.Adaption, error) {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	return func(u *Unit) (*Adaption, error) {
+	return func(u graph.Site) (*graph.Adaption, error) {
 		k := u.Chain.Stages[0]
 		if k.Taps() == 1 {
 			return nil, nil
@@ -87,9 +88,9 @@ func adaptions(seed uint64, serial, branches bool) func(u *Unit) (*Adaption, err
 		outs, ins, rank := k.Shape[0], k.Shape[1]*k.Taps(), 3
 		if serial {
 			d := series{outs, randomParam(rng, u.Name+".alpha", outs*outs)}
-			a := &Adaption{Params: []*Param{d.a}, Delta: d}
+			a := &graph.Adaption{Params: []*graph.Param{d.a}, Delta: d}
 			if branches {
-				a.Serial = &Branch{
+				a.Serial = &graph.Branch{
 					Chain: conv.NewDense(&conv.Kernel{Shape: [4]int{outs, outs, 1, 1}, Weight: make([]float32, outs*outs)}),
 					Load:  func(_ int, w []float32) { copy(w, d.a.Value) },
 					Store: func(_ int, g []float32) { copy(d.a.Grad, g) },
@@ -98,10 +99,10 @@ func adaptions(seed uint64, serial, branches bool) func(u *Unit) (*Adaption, err
 			return a, nil
 		}
 		d := product{rank, outs, ins, randomParam(rng, u.Name+".a", rank*ins), randomParam(rng, u.Name+".b", outs*rank)}
-		a := &Adaption{Params: []*Param{d.a, d.b}, Delta: d}
+		a := &graph.Adaption{Params: []*graph.Param{d.a, d.b}, Delta: d}
 		if branches {
-			params := []*Param{d.a, d.b}
-			a.Parallel = &Branch{
+			params := []*graph.Param{d.a, d.b}
+			a.Parallel = &graph.Branch{
 				Chain: &conv.Chain{Kind: conv.SVD, Rank: []int{rank}, Groups: 1, Stages: []*conv.Kernel{
 					{Shape: [4]int{rank, k.Shape[1], k.Shape[2], k.Shape[3]}, Weight: make([]float32, rank*ins), Geometry: k.Geometry},
 					{Shape: [4]int{outs, rank, 1, 1}, Weight: make([]float32, outs*rank)},
@@ -115,17 +116,17 @@ func adaptions(seed uint64, serial, branches bool) func(u *Unit) (*Adaption, err
 }
 
 func TestBranchesAndMaterialisedChangesAreTheSame(t *testing.T) {
-	for _, f := range fixtures {
+	for _, f := range resnets {
 		for _, serial := range []bool{false, true} {
 			for _, fixed := range []bool{false, true} {
-				net := fixture(t, f.name, f.opt)
+				net := residual(t, f.name, f.opt)
 				x, _ := reference(t, f.name)
-				frozen := func(p *Param) bool { return p.Unit == net.Head.Name || p.Kind == Gain && !fixed }
-				a := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(1, serial, false)})
-				b := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(1, serial, true)})
+				frozen := func(p *graph.Param) bool { return p.Unit == net.Head.Name || p.Kind == graph.Gain && !fixed }
+				a := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(1, serial, false)})
+				b := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(1, serial, true)})
 				pass(t, a, x, 2)
 				pass(t, b, x, 1)
-				for _, l := range []*Learner{a, b} {
+				for _, l := range []*graph.Learner{a, b} {
 					for _, p := range l.Params() { // a step, after which weights are stale
 						for i, g := range p.Grad {
 							p.Value[i] -= .01 * g
@@ -147,7 +148,7 @@ func TestBranchesAndMaterialisedChangesAreTheSame(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				c := learner(t, net, LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(2, serial, true)})
+				c := learner(t, net, graph.LearnerOptions{FixedNorms: fixed, Learn: frozen, Adapt: adaptions(2, serial, true)})
 				if err := c.SetState(state); err != nil {
 					t.Fatal(err)
 				}
@@ -175,22 +176,22 @@ func TestBranchesAndMaterialisedChangesAreTheSame(t *testing.T) {
 }
 
 func TestTheBaseOfAnAdaptionStaysAsItIs(t *testing.T) {
-	net := fixture(t, "cifar_pad", Options{})
+	net := residual(t, "cifar_pad", Options{})
 	var before [][]float32
-	for _, u := range net.all() {
-		before = append(before, slices.Clone(u.Chain.Stages[0].Weight))
+	for _, s := range net.Sites() {
+		before = append(before, slices.Clone(s.Chain.Stages[0].Weight))
 	}
-	l := learner(t, net, LearnerOptions{Learn: func(p *Param) bool { return false }, Adapt: adaptions(1, false, false)})
+	l := learner(t, net, graph.LearnerOptions{Learn: func(p *graph.Param) bool { return false }, Adapt: adaptions(1, false, false)})
 	step := stepper(t, l, randomMap(1, 4, 16, 16, 3), 2)
 	for range 3 {
 		step()
 	}
-	for i, u := range net.all() {
-		if !slices.Equal(u.Chain.Stages[0].Weight, before[i]) {
-			t.Errorf("%s changed", u.Name)
+	for i, s := range net.Sites() {
+		if !slices.Equal(s.Chain.Stages[0].Weight, before[i]) {
+			t.Errorf("%s changed", s.Name)
 		}
 	}
-	if _, err := net.NewLearner(LearnerOptions{Adapt: func(*Unit) (*Adaption, error) { return &Adaption{}, nil }}); !errors.Is(err, conv.ErrShape) {
+	if _, err := net.NewLearner(graph.LearnerOptions{Adapt: func(graph.Site) (*graph.Adaption, error) { return &graph.Adaption{}, nil }}); !errors.Is(err, conv.ErrShape) {
 		t.Errorf("an empty adaption gave %v", err)
 	}
 }
