@@ -19,17 +19,27 @@ import (
 	"github.com/lowrank-go/lowrank/vbmf"
 )
 
-// Sweeps of the alternating algorithms on a kernel. Kernels have no exact rank:
-// later sweeps gain little.
+// Sweeps of the alternating algorithms on a kernel. Kernels have no exact rank: later
+// sweeps gain little.
 const (
 	hooiSweeps   = 20
-	alsSweeps    = 300
-	epcSweeps    = 200
 	searchSweeps = 60 // while the rank of a CP is searched
 )
 
 // Tolerances of the alternating algorithms, in their objectives' units.
-const alsTol, epcTol = 1e-6, 1e-4
+const alsTol, epcTol, epcSlack = 1e-6, 1e-4, 1e-3
+
+// effort is the sweeps that a CP of rank r of a T×S×P kernel gets, and those of its
+// correction: fewer the more one costs, by the root of the cost. The kernels of 512×512×9
+// then take most of the time of a network, but not all, and smaller ones come nearer to
+// their best.
+func effort(t, s, p, r int) (als, epc int) {
+	const dearest = 1e10 // operations of a sweep
+	work := float64(r) * (2*float64(t*s*p) + 4*float64(r)*float64(t+s+p))
+	scale := math.Sqrt(dearest / max(work, 1))
+	sweeps := func(least, most float64) int { return int(max(least, min(least*scale, most))) }
+	return sweeps(24, 300), sweeps(8, 200)
+}
 
 // factorised is a chain in place of a kernel, or the reason for none.
 type factorised struct {
@@ -324,8 +334,9 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 		// save nothing.
 		bound := math.Sqrt(1 - opt.Rank.Value)
 		fits := func(r int) (bool, error) {
+			sweeps, _ := effort(t, s, p, r)
 			for _, x := range parts {
-				res, err := als(x, r, searchSweeps)
+				res, err := als(x, r, min(searchSweeps, sweeps))
 				if err != nil {
 					return false, err
 				}
@@ -349,15 +360,16 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 	}
 	var f factorised
 	var decs []*cpd.Kruskal
+	sweeps, corrections := effort(t, s, p, rank)
 	for _, x := range parts {
-		r, err := als(x, rank, alsSweeps)
+		r, err := als(x, rank, sweeps)
 		if err != nil {
 			return factorised{}, err
 		}
 		f.before += r.Sensitivity()
 		fit := &r.Kruskal
 		if opt.Stability > 0 {
-			if r, err = stable(ctx, x, r, opt); err != nil {
+			if r, err = stable(ctx, x, r, corrections, opt); err != nil {
 				return factorised{}, err
 			}
 		}
@@ -374,8 +386,8 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 
 // stable is the error-preserving correction of a fit, with the error that the option
 // or, for ranks by energy, the rule allows.
-func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, opt Options) (*cpd.Result, error) {
-	set := stability.Settings{Factor: opt.factor(), Bound: opt.bound(), Tol: epcTol, MaxSweeps: epcSweeps, Workers: opt.Workers}
+func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, sweeps int, opt Options) (*cpd.Result, error) {
+	set := stability.Settings{Factor: opt.factor(), Bound: opt.bound(), Tol: epcTol, Slack: epcSlack, MaxSweeps: sweeps, Workers: opt.Workers}
 	if opt.Rank.Rule == Energy {
 		bound := max(r.RelError*opt.factor(), opt.bound())
 		bound = min(bound, max(math.Sqrt(1-opt.Rank.Value), r.RelError))

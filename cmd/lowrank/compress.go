@@ -90,7 +90,7 @@ tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
 ranks of the channels, none of them reduced among these, and takes the best.
 
 --stability epc corrects cp and tkdcpd: of all factors of the rank whose error
-is at most 1.02 times that of the fit it takes the least sensitive, so that
+is at most 1.01 times that of the fit it takes the least sensitive, so that
 components do not cancel each other and the network can be fine-tuned. epc=V
 with V above 1 is another factor; with V below 1 it is the relative error that
 each kernel may have. It is the default of tkdcpd.
@@ -120,8 +120,8 @@ lies beside OUT, and --resume goes on from it.`,
 	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
-	fl.StringVar(&f.rank, "rank", "energy=0.95", "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
-	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
+	fl.StringVar(&f.rank, "rank", compress.DefaultRank.String(), "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.01 by default, or, with V below 1, as a relative error of V does")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
 	fl.Uint64Var(&f.seed, "seed", 1, "seed of random starts")
@@ -227,7 +227,7 @@ func parseStability(s string) (float64, error) {
 	case s == "none":
 		return 0, nil
 	case s == "epc":
-		return 1.02, nil
+		return compress.DefaultStability, nil
 	}
 	text, ok := strings.CutPrefix(s, "epc=")
 	v, err := strconv.ParseFloat(text, 64)

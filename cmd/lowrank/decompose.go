@@ -104,10 +104,10 @@ entry is not known, and it may then be NaN.
 result counts, and all but the first are random, from --seed. Components that
 vanish are tried again.
 
---stability epc makes cp as little sensitive as 1.02 times its error allows, so
+--stability epc makes cp as little sensitive as 1.01 times its error allows, so
 that components do not cancel each other. epc=V with V above 1 is another factor;
-with V below 1 it is the relative error itself. tkdcpd is always corrected, by
-1.01 where nothing is said.
+with V below 1 it is the relative error itself. tkdcpd is corrected so unless it is
+none.
 
 An interrupt, --time or --target ends the fit early, and the best so far is
 written.
@@ -134,7 +134,7 @@ a mode that --modes leaves out; for tkdcpd those factors, and "weights", "core0"
 	fl.StringVar(&f.weights, "weights", "", "file of the entries' weights for cp (.npy); 0 is an unknown entry")
 	fl.Float64Var(&f.target, "target", 0, "stop cp at this relative error")
 	fl.DurationVar(&f.limit, "time", 0, "stop cp after this time, such as 30s")
-	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.02 by default, or, with V below 1, as a relative error of V does")
+	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.01 by default, or, with V below 1, as a relative error of V does")
 	fl.Float64Var(&f.epc, "epc", 0, "the V of --stability epc=V")
 	fl.StringVar(&f.plot, "plot", "", "file for a plot of the error after each sweep ("+strings.Join(chart.Formats, ", ")+")")
 	fl.IntVar(&f.sweeps, "sweeps", 0, "most sweeps, 0 for a default")
