@@ -10,7 +10,7 @@ import (
 // falling, for methods SVD, SVDIn and Spatial: the squared singular values of the
 // method's matrix, summed over the groups. What is left of their sum is the squared error.
 func Energies(k *conv.Kernel, m Method, workers int) ([]float64, error) {
-	all, err := spectra(k, conv.Kind(m), workers, false)
+	all, err := spectra(context.Background(), k, conv.Kind(m), workers, 0)
 	if err != nil {
 		return nil, err
 	}

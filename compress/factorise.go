@@ -84,7 +84,7 @@ func factorise(ctx context.Context, k *conv.Kernel, opt Options) (factorised, er
 	case TKDCPD:
 		f, err = tuckerCP(ctx, k, groups(k), opt)
 	default:
-		f, err = matrix(k, conv.Kind(method), opt)
+		f, err = matrix(ctx, k, conv.Kind(method), opt)
 	}
 	f.method = method
 	if err == nil && f.chain != nil {
@@ -142,13 +142,24 @@ func (opt *Options) vbmf() *vbmf.Settings {
 // VBMFRanks are the VBMF ranks of the output and input unfoldings of a kernel,
 // the larger over its groups. The precision of the weights is that of float32 where the
 // settings do not say a coarser one.
-func VBMFRanks(k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
+func VBMFRanks(ctx context.Context, k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
 	with := vbmf.Settings{}
 	if set != nil {
 		with = *set
 	}
 	with.Precision = max(with.Precision, single)
 	for g := range max(k.Groups, 1) {
+		if k.Pointwise() { // both unfoldings are one matrix
+			r, err := matrixRank(ctx, k, g, &with)
+			if err != nil {
+				return 0, 0, err
+			}
+			out, in = max(out, r), max(in, r)
+			continue
+		}
+		if ctx.Err() != nil {
+			return 0, 0, context.Cause(ctx)
+		}
 		x := k.Group(g)
 		for mode, r := range []*int{&out, &in} {
 			v, err := vbmf.Unfolding(x, mode, &with)
@@ -161,13 +172,29 @@ func VBMFRanks(k *conv.Kernel, set *vbmf.Settings) (out, in int, err error) {
 	return out, in, nil
 }
 
+// matrixRank is the VBMF rank of a group of a 1×1 kernel, whose weights may be many: they
+// are not copied.
+func matrixRank(ctx context.Context, k *conv.Kernel, group int, set *vbmf.Settings) (int, error) {
+	rows, cols := k.Shape[0]/max(k.Groups, 1), k.Shape[1]
+	g, n, err := gram(ctx, set.Workers, rows, cols, k.Weight[group*rows*cols:][:rows*cols])
+	if err != nil {
+		return 0, err
+	}
+	w := make([]float64, n)
+	if err := linalg.EigenSymContext(ctx, set.Workers, n, g, n, w, nil, n); err != nil {
+		return 0, err
+	}
+	r, err := vbmf.Gram(w, rows, cols, set)
+	return r.Rank, err
+}
+
 // tucker2 is the Tucker-2 decomposition over the channel modes.
 func tucker2(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Options) (factorised, error) {
 	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
 	var ranks []int
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, opt.vbmf())
+		out, in, err := VBMFRanks(ctx, k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -315,7 +342,7 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 	rank := 0
 	switch opt.Rank.Rule {
 	case VBMF:
-		out, in, err := VBMFRanks(k, opt.vbmf())
+		out, in, err := VBMFRanks(ctx, k, opt.vbmf())
 		if err != nil {
 			return factorised{}, err
 		}
@@ -402,8 +429,8 @@ func stable(ctx context.Context, x *tensor.Dense, r *cpd.Result, sweeps int, opt
 
 // matrix is the singular value decomposition of the matrix that a kind of chain is the
 // product of.
-func matrix(k *conv.Kernel, kind conv.Kind, opt Options) (factorised, error) {
-	spectra, err := spectra(k, kind, opt.Workers, true)
+func matrix(ctx context.Context, k *conv.Kernel, kind conv.Kind, opt Options) (factorised, error) {
+	spectra, err := spectra(ctx, k, kind, opt.Workers, opt.most(k, kind))
 	if err != nil {
 		return factorised{}, err
 	}
@@ -456,15 +483,28 @@ func matrix(k *conv.Kernel, kind conv.Kind, opt Options) (factorised, error) {
 	return f, err
 }
 
-// spectra are the decompositions of a kernel's groups, or their values alone.
-func spectra(k *conv.Kernel, kind conv.Kind, workers int, vectors bool) ([]*spectrum, error) {
+// most is the number of singular vectors that the rank may ask for.
+func (opt *Options) most(k *conv.Kernel, kind conv.Kind) int {
+	switch opt.Rank.Rule {
+	case Fixed:
+		return opt.Rank.Fixed[0]
+	case Ratio:
+		if fold, err := conv.NewFold(k, kind); err == nil {
+			return max(int(opt.Rank.Value*float64(fold.Rows*fold.Cols)/float64(fold.Rows+fold.Cols)), 1)
+		}
+	}
+	return math.MaxInt
+}
+
+// spectra are the decompositions of a kernel's groups, with at most so many vectors.
+func spectra(ctx context.Context, k *conv.Kernel, kind conv.Kind, workers, vectors int) ([]*spectrum, error) {
 	fold, err := conv.NewFold(k, kind)
 	if err != nil {
 		return nil, err
 	}
 	var out []*spectrum
 	for g := range max(k.Groups, 1) {
-		sp, err := newSpectrum(fold.Group(g), fold.Rows, fold.Cols, workers, vectors)
+		sp, err := newSpectrum(ctx, fold.Group(g), fold.Rows, fold.Cols, workers, vectors)
 		if err != nil {
 			return nil, err
 		}
@@ -481,21 +521,19 @@ type spectrum struct {
 	workers int
 	data    []float64
 	values  []float64 // falling
-	vectors []float64 // n×n, column i belongs to value i
-	left    bool      // vectors are left ones
+	vectors []float64 // n×known, column i belongs to value i
+	known   int
+	left    bool // vectors are left ones
 }
 
-func newSpectrum(data []float64, t, q, workers int, vectors bool) (sp *spectrum, err error) {
+func newSpectrum(ctx context.Context, data []float64, t, q, workers, vectors int) (sp *spectrum, err error) {
 	sp = &spectrum{t: t, q: q, workers: workers, data: data, left: t <= q}
-	n, mode := t, 0
-	if !sp.left {
-		n, mode = q, 1
+	g, n, err := gram(ctx, workers, t, q, data)
+	if err != nil {
+		return nil, err
 	}
-	w, many := make([]float64, n), 0
-	if vectors {
-		many = n
-	}
-	if sp.vectors, _, err = linalg.EigenTop(workers, n, tensorops.Gram(workers, []int{t, q}, data, mode), n, w, func([]float64) int { return many }); err != nil {
+	w := make([]float64, n)
+	if sp.vectors, sp.known, err = linalg.EigenTopContext(ctx, workers, n, g, n, w, func([]float64) int { return vectors }); err != nil {
 		return nil, err
 	}
 	for i, v := range w {
@@ -526,7 +564,7 @@ func (sp *spectrum) factors(r int) (u, v *mat.Dense) {
 	known := mat.NewDense(n, r, nil)
 	for i := range n {
 		for c := range r {
-			known.Set(i, c, sp.vectors[i*n+c])
+			known.Set(i, c, sp.vectors[i*sp.known+c])
 		}
 	}
 	rows, depth := sp.t, sp.q

@@ -25,7 +25,7 @@ const (
 	SVDIn     Method = "svd-in"
 	Spatial   Method = "spatial"
 	Separable Method = "cp-separable"
-	// Auto is TKDCPD, which tries CP of the whole too, corrected (Stability 1.02).
+	// Auto is TKDCPD, which tries CP of the whole too, corrected (DefaultStability).
 	Auto Method = "auto"
 )
 

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/parallel"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 	"github.com/lowrank-go/lowrank/vbmf"
@@ -98,16 +103,8 @@ the SHA-256 of what the network must have.`,
 				return fmt.Errorf("%s: %w", path, err)
 			}
 			line := progressLine(cmd, "layers")
-			for i, t := range targets {
-				if err := cmd.Context().Err(); err != nil {
-					return err
-				}
-				line.Update(i, len(targets), t.Name)
-				l, err := inspect(t, net != nil, !noVBMF, mf.threads)
-				if err != nil {
-					return fmt.Errorf("%s: %w", t.Name, err)
-				}
-				r.Layers = append(r.Layers, l)
+			if r.Layers, err = inspectAll(cmd.Context(), targets, net != nil, !noVBMF, mf.threads, line.Part); err != nil {
+				return err
 			}
 			line.Done()
 			r.Source = mf.source(path)
@@ -124,7 +121,46 @@ the SHA-256 of what the network must have.`,
 	return cmd
 }
 
-func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, error) {
+// inspectAll inspects layers at the same time, the large ones first; part tells the share
+// of the work that is done.
+func inspectAll(ctx context.Context, targets []compress.Target, known, ranks bool, threads int, part func(float64, string)) ([]inspectLayer, error) {
+	cost, order, total := make([]float64, len(targets)), make([]int, len(targets)), 0.
+	for i, t := range targets {
+		shape, _ := t.Chain.Shape()
+		rows, cols := float64(shape[0]), float64(shape[1]*shape[2]*shape[3])
+		least := min(rows, cols)
+		// A Gram matrix, and the eigenvalues of the larger one of two.
+		order[i], cost[i] = i, rows*cols*least+4*least*least*least
+		total += cost[i]
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(cost[j], cost[i]) })
+	layers, errs := make([]inspectLayer, len(targets)), make([]error, len(targets))
+	var mu sync.Mutex
+	var done float64
+	part(0, "")
+	parallel.For(threads, len(order), func(n int) {
+		i := order[n]
+		if errs[i] = context.Cause(ctx); errs[i] != nil {
+			return
+		}
+		layers[i], errs[i] = inspect(ctx, targets[i], known, ranks, threads)
+		mu.Lock()
+		defer mu.Unlock()
+		done += cost[i]
+		part(done/total, targets[i].Name)
+	})
+	for i, err := range errs {
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", targets[i].Name, err)
+		}
+	}
+	return layers, nil
+}
+
+func inspect(ctx context.Context, t compress.Target, known, ranks bool, threads int) (inspectLayer, error) {
 	shape, g := t.Chain.Shape()
 	l := inspectLayer{Name: t.Name, Kind: "conv", Shape: shape[:], Stride: g.Stride[:], Padding: g.Padding[:],
 		Groups: g.Groups, Params: t.Chain.Params(), VBMFRanks: []int{}}
@@ -154,7 +190,7 @@ func inspect(t compress.Target, known, ranks bool, threads int) (inspectLayer, e
 		return l, nil
 	}
 	l.Reason = t.Note
-	out, in, err := compress.VBMFRanks(k, &vbmf.Settings{Workers: threads})
+	out, in, err := compress.VBMFRanks(ctx, k, &vbmf.Settings{Workers: threads})
 	if err != nil {
 		return l, err
 	}

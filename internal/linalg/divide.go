@@ -1,6 +1,7 @@
 package linalg
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -27,6 +28,7 @@ const leafSize = 16
 // Cuppen, Numer. Math. 36 (1981); Gu and Eisenstat, SIAM J. Matrix Anal. Appl.
 // 16 (1995); Rutter, LAPACK Working Note 69 (1994).
 type divide struct {
+	ctx        context.Context
 	workers, n int
 	d, e, z    []float64
 	// Scratch: each part works in rows of its own.
@@ -57,6 +59,9 @@ func (t *divide) solve(lo, hi int) error {
 		if err != nil {
 			return err
 		}
+	}
+	if t.ctx.Err() != nil {
+		return context.Cause(t.ctx)
 	}
 	return t.merge(lo, mid, hi, rho)
 }

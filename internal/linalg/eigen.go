@@ -1,6 +1,7 @@
 package linalg
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
@@ -16,7 +17,13 @@ import (
 // The matrix is reduced to tridiagonal form, which is solved by divide and
 // conquer, or by QR iterations where only eigenvalues are wanted.
 func EigenSym(workers, n int, a []float64, lda int, w, z []float64, ldz int) error {
-	s, err := newSymmetric(workers, n, a, lda)
+	return EigenSymContext(context.Background(), workers, n, a, lda, w, z, ldz)
+}
+
+// EigenSymContext is EigenSym that ends with the context's error soon after that is
+// done, every few thousandths of its work.
+func EigenSymContext(ctx context.Context, workers, n int, a []float64, lda int, w, z []float64, ldz int) error {
+	s, err := newSymmetric(ctx, workers, n, a, lda)
 	if err != nil || n == 0 {
 		return err
 	}
@@ -38,7 +45,12 @@ func EigenSym(workers, n int, a []float64, lda int, w, z []float64, ldz int) err
 // falling order of eigenvalues, and w is falling too. Of the work, 2n³ operations
 // are only done for r of the n vectors.
 func EigenTop(workers, n int, a []float64, lda int, w []float64, count func(w []float64) int) (z []float64, r int, err error) {
-	s, err := newSymmetric(workers, n, a, lda)
+	return EigenTopContext(context.Background(), workers, n, a, lda, w, count)
+}
+
+// EigenTopContext is to EigenTop what EigenSymContext is to EigenSym.
+func EigenTopContext(ctx context.Context, workers, n int, a []float64, lda int, w []float64, count func(w []float64) int) (z []float64, r int, err error) {
+	s, err := newSymmetric(ctx, workers, n, a, lda)
 	if err != nil || n == 0 {
 		return nil, 0, err
 	}
@@ -63,8 +75,8 @@ func EigenTop(workers, n int, a []float64, lda int, w []float64, count func(w []
 
 // newSymmetric copies the lower triangle of a, scaled by a power of two so that
 // its largest element is between 1/2 and 1.
-func newSymmetric(workers, n int, a []float64, lda int) (*symmetric, error) {
-	s := &symmetric{workers: workers, n: n, ld: up8(n), scale: 1}
+func newSymmetric(ctx context.Context, workers, n int, a []float64, lda int) (*symmetric, error) {
+	s := &symmetric{ctx: ctx, workers: workers, n: n, ld: up8(n), scale: 1}
 	top := 0.0
 	for i := range n {
 		for j, v := range a[i*lda : i*lda+i+1] {
@@ -92,7 +104,9 @@ func newSymmetric(workers, n int, a []float64, lda int) (*symmetric, error) {
 	}
 	s.d, s.e, s.tau = make([]float64, n), make([]float64, max(n-1, 0)), make([]float64, max(n-1, 0))
 	if n > 0 {
-		s.tridiagonalise()
+		if err := s.tridiagonalise(); err != nil {
+			return nil, err
+		}
 	}
 	return s, nil
 }
@@ -120,7 +134,7 @@ func (s *symmetric) vectors(w []float64) ([]float64, error) {
 	for i := range s.e {
 		s.e[i] = math.Ldexp(s.e[i], -exp)
 	}
-	t := divide{workers: s.workers, n: n, d: s.d, e: s.e, z: make([]float64, n*n)}
+	t := divide{ctx: s.ctx, workers: s.workers, n: n, d: s.d, e: s.e, z: make([]float64, n*n)}
 	if n > leafSize {
 		t.old, t.roots, t.fresh = make([]float64, n*n), make([]float64, n*n), make([]float64, n*n)
 	}

@@ -1,6 +1,7 @@
 package linalg
 
 import (
+	"context"
 	"math"
 
 	"github.com/lowrank-go/lowrank/internal/gemm"
@@ -14,6 +15,7 @@ import (
 // reflector H_i = I − tau_i·v·vᵀ, with a one in front, and A = Q·T·Qᵀ with
 // Q = H_0·H_1⋯H_{n−2}.
 type symmetric struct {
+	ctx            context.Context
 	workers, n, ld int
 	a              []float64
 	scale          float64 // A times scale is the matrix that was given
@@ -29,7 +31,7 @@ const panelColumns = 32
 //
 // Dongarra, Sorensen and Hammarling, "Block reduction of matrices to condensed
 // forms", J. Comput. Appl. Math. 27 (1989), section 3.
-func (s *symmetric) tridiagonalise() {
+func (s *symmetric) tridiagonalise() error {
 	const nb = panelColumns
 	n, ld := s.n, s.ld
 	// Rows 0 to nb−1 of p are v, rows nb to 2nb−1 are w, such that
@@ -40,6 +42,9 @@ func (s *symmetric) tridiagonalise() {
 	var cv, cw [nb]float64
 	var sums [8]float64
 	for j0 := 0; j0 < n; j0 += nb {
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
 		j1 := min(j0+nb, n)
 		clear(p)
 		for k := range j1 - j0 {
@@ -95,6 +100,7 @@ func (s *symmetric) tridiagonalise() {
 			update(s.workers, ld-j1, 2*nb, p[j1:], q[j1:], ld, s.a[j1*ld+j1:], ld)
 		}
 	}
+	return nil
 }
 
 // reflector makes of x the vector v, its first element 1, of a Householder

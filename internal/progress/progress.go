@@ -48,6 +48,11 @@ func (l *Line) Update(done, total int, detail string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.show(done, total, fmt.Sprintf("%s %d/%d", l.what, done, total), detail)
+}
+
+// show writes how far a job is, in text and detail, and the time that is left.
+func (l *Line) show(done, total int, text, detail string) {
 	t := l.now()
 	if !l.begun {
 		l.begun, l.start, l.base = true, t, done
@@ -60,7 +65,6 @@ func (l *Line) Update(done, total int, detail string) {
 		return
 	}
 	l.last = t
-	text := fmt.Sprintf("%s %d/%d", l.what, done, total)
 	if detail != "" {
 		text += " " + strings.Map(printable, detail)
 	}
@@ -81,6 +85,18 @@ func printable(r rune) rune {
 		return '?'
 	}
 	return r
+}
+
+// Part says that a share of the work is done, from 0 to 1, in the time that it takes; detail
+// is what is being done now and may be empty. It is shown as Update shows.
+func (l *Line) Part(share float64, detail string) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const whole = 1 << 20
+	l.show(int(share*whole), whole, fmt.Sprintf("%s %.0f %%", l.what, 100*share), detail)
 }
 
 // Done clears a terminal's line.
