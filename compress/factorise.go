@@ -337,7 +337,8 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 		}
 	}
 	als := func(x *tensor.Dense, rank, sweeps int) (*cpd.Result, error) {
-		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers})
+		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers,
+			Progress: func(_, sweep int, _ float64) { opt.tell(2. / 3 * float64(sweep) / float64(sweeps)) }})
 	}
 	rank := 0
 	switch opt.Rank.Rule {
