@@ -62,7 +62,7 @@ func (e *exporter) more(n *graph.Node, in []string) (out string, ok bool, err er
 		out, err = e.layerNorm(n, op, in[0])
 		return out, true, err
 	case *graph.Reduce:
-		name, known := reductions[op.Op]
+		name, known := reducers[op.Op]
 		if !known {
 			return "", true, fmt.Errorf("%w: reduction by %s has no counterpart in ONNX", graph.ErrUnsupported, op.Op)
 		}
@@ -79,7 +79,7 @@ func (e *exporter) more(n *graph.Node, in []string) (out string, ok bool, err er
 	return "", false, nil
 }
 
-var reductions = map[graph.ReduceOp]string{
+var reducers = map[graph.ReduceOp]string{
 	graph.Mean: "ReduceMean", graph.Sum: "ReduceSum", graph.Largest: "ReduceMax", graph.Least: "ReduceMin",
 	graph.L1: "ReduceL1", graph.L2: "ReduceL2", graph.SumSquare: "ReduceSumSquare",
 }

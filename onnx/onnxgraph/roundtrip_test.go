@@ -8,7 +8,6 @@ import (
 
 	"github.com/lowrank-go/lowrank/internal/ortest"
 	"github.com/lowrank-go/lowrank/internal/realdata"
-	"github.com/lowrank-go/lowrank/onnx/importer"
 )
 
 // Each real model, read, written again and run by ONNX Runtime, gives what it gives here.
@@ -24,7 +23,7 @@ func TestModelsThatCameInGoOut(t *testing.T) {
 			if info, err := os.Stat(f); err != nil || testing.Short() && strings.Contains(f, "vgg") {
 				t.Skip(info, err)
 			}
-			g, err := importer.Load(f, importer.Options{})
+			g, err := Load(f, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
