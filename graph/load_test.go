@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -229,57 +230,179 @@ func FuzzLoad(f *testing.F) {
 		[]byte(`{"c.weight":[1,1,1,1],"d.weight":[4,1,1,1],"n.weight":[4],"n.bias":[4],"n.running_mean":[4],"n.running_var":[4]}`))
 	f.Fuzz(func(t *testing.T, network, tensors []byte) {
 		var shapes map[string][]int
-		if !json.Valid(network) || json.Unmarshal(tensors, &shapes) != nil || len(shapes) > 64 {
-			return
+		if json.Valid(network) && json.Unmarshal(tensors, &shapes) == nil {
+			try(t, network, shapes)
 		}
-		values := 0
-		for _, s := range shapes {
-			if len(s) > 6 || Shape(s).check() != nil || values+Shape(s).Len() > 1<<16 {
-				return
-			}
-			values += Shape(s).Len()
-		}
-		sd, err := file(network, shapes)
-		if err != nil {
-			return
-		}
-		g, _, err := LoadPart(sd)
-		if err != nil {
-			if !errors.Is(err, ErrGraph) && !errors.Is(err, ErrShape) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, model.ErrCorrupt) && !errors.Is(err, model.ErrUnsupported) {
-				t.Fatalf("an error that wraps none of the package's: %v", err)
-			}
-			return
-		}
-		written, err := g.StateDict()
-		if err != nil {
+	})
+}
+
+// FuzzEditedDescriptions changes some things in the description of a network, each into
+// something that might stand there.
+func FuzzEditedDescriptions(f *testing.F) {
+	for seed := range uint64(300) {
+		f.Add(seed, uint8(seed%5+1))
+	}
+	good, shapes := parts(f, small(f, true))
+	var kindNames []string
+	for k := range kinds {
+		kindNames = append(kindNames, k)
+	}
+	kindNames = append(kindNames, "conv", "linear")
+	slices.Sort(kindNames)
+	f.Fuzz(func(t *testing.T, seed uint64, edits uint8) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		var d description
+		if err := json.Unmarshal(good, &d); err != nil {
 			t.Fatal(err)
 		}
-		back, err := Load(written)
+		own := map[string][]int{}
+		names := slices.Sorted(maps.Keys(shapes))
+		for _, n := range names {
+			own[n] = slices.Clone(shapes[n])
+		}
+		for range min(edits, 16) {
+			edit(rng, &d, own, names, kindNames)
+		}
+		network, err := json.Marshal(d)
 		if err != nil {
-			t.Fatalf("what was loaded and saved is %v", err)
+			return
 		}
-		if back.String() != g.String() {
-			t.Fatalf("it came back as\n%s\nfrom\n%s", back, g)
+		try(t, network, own)
+	})
+}
+
+// edit changes one thing.
+func edit(rng *rand.Rand, d *description, shapes map[string][]int, tensors, kindNames []string) {
+	number := func() int {
+		return []int{0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 8, 9, -1, -2, 1 << 20, 1 << 31, math.MaxInt}[rng.IntN(17)]
+	}
+	word := func() string {
+		words := []string{"relu", "clip", "softplus", "serial", "parallel", "after", "+", "*", "/", "add", "nearest", "cubic", "wrap", "reflect"}
+		return words[rng.IntN(len(words))]
+	}
+	at := rng.IntN(len(d.Nodes))
+	n := &d.Nodes[at]
+	other := d.Nodes[rng.IntN(len(d.Nodes))].Name
+	switch rng.IntN(12) {
+	case 0:
+		n.Op = kindNames[rng.IntN(len(kindNames))]
+	case 1:
+		if len(n.In) > 0 {
+			n.In[rng.IntN(len(n.In))] = other
 		}
-		exercise(t, g)
-		all, err := g.Shapes(g.Input)
-		if err != nil {
-			t.Fatal(err)
+	case 2:
+		n.In = append(n.In, other)
+	case 3:
+		n.In = nil
+	case 4, 5, 6: // one of the attributes, or a new one
+		var attributes map[string]any
+		if json.Unmarshal(n.Attributes, &attributes) != nil || attributes == nil {
+			attributes = map[string]any{}
 		}
-		work := int64(0)
-		for i, s := range all {
-			if work += int64(s.Len()); g.Nodes[i].Conv() != nil {
-				for _, k := range g.Nodes[i].Conv().Chain.Stages {
-					n := k.Normal()
-					work += int64(n.Padding[0]+n.Extra[0]+9) * int64(n.Padding[1]+n.Extra[1]+9) * 16
+		keys := append(slices.Sorted(maps.Keys(attributes)), "size", "axis", "adaptive", "scale", "mode", "op", "place", "value", "groups", "eps", "rate", "perm", "dims", "starts", "steps", "before", "after")
+		value := []any{number(), float64(number()) / 3, word(), []int{number()}, []int{number(), number()}, []int{number(), number(), number()}, nil, true,
+			map[string]any{"stride": []int{number(), 1}, "padding": []int{number(), number()}, "extra": []int{number(), 0}, "dilation": []int{1, number()}, "groups": number()}}[rng.IntN(9)]
+		key := keys[rng.IntN(len(keys))]
+		if g, ok := attributes["geometry"]; ok && rng.IntN(2) == 0 {
+			inner, _ := g.(map[string]any)
+			if inner != nil {
+				inner[[]string{"stride", "padding", "dilation", "extra", "groups"}[rng.IntN(5)]] = value
+			}
+		} else {
+			attributes[key] = value
+		}
+		n.Attributes, _ = json.Marshal(attributes)
+	case 7:
+		d.Outputs = append([]string{other}, d.Outputs...)[:1+rng.IntN(2)]
+	case 8:
+		d.Head = other
+	case 9:
+		if len(d.Input) > 0 {
+			d.Input[rng.IntN(len(d.Input))] = number()
+		}
+	case 10:
+		s := shapes[tensors[rng.IntN(len(tensors))]]
+		if len(s) > 0 {
+			s[rng.IntN(len(s))] = 1 + rng.IntN(8)
+		}
+	case 11: // another node of the kind and with the tensors of one that is there
+		extra := *n
+		extra.Name = fmt.Sprint("conv", 1+rng.IntN(2), ".adapter.", rng.IntN(4), []string{"", ".scale", ".sum", ".norm"}[rng.IntN(4)])
+		for _, t := range tensors {
+			if rest, ok := strings.CutPrefix(t, n.Name+"."); ok && !strings.Contains(rest, ".") {
+				shapes[extra.Name+"."+rest] = shapes[t]
+			}
+		}
+		d.Nodes = slices.Insert(d.Nodes, at+1, extra)
+		for i := at + 2; i < len(d.Nodes); i++ {
+			for j, in := range d.Nodes[i].In {
+				if in == n.Name && rng.IntN(2) == 0 {
+					d.Nodes[i].In = slices.Clone(d.Nodes[i].In)
+					d.Nodes[i].In[j] = extra.Name
 				}
 			}
 		}
-		if work+g.MACs() > 1<<20 || len(g.Input) != 3 {
+	}
+}
+
+// try loads a description, and does with what it gives all that a command may.
+func try(t *testing.T, network []byte, shapes map[string][]int) {
+	values := 0
+	for _, s := range shapes {
+		if len(s) > 6 || Shape(s).check() != nil || values+Shape(s).Len() > 1<<16 {
 			return
 		}
-		run(t, g)
-	})
+		values += Shape(s).Len()
+	}
+	sd, err := file(network, shapes)
+	if err != nil || len(shapes) > 64 {
+		return
+	}
+	g, _, err := LoadPart(sd)
+	if err != nil {
+		if !errors.Is(err, ErrGraph) && !errors.Is(err, ErrShape) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, model.ErrCorrupt) && !errors.Is(err, model.ErrUnsupported) {
+			t.Fatalf("an error that wraps none of the package's: %v", err)
+		}
+		return
+	}
+	written, err := g.StateDict()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := Load(written)
+	if err != nil {
+		t.Fatalf("what was loaded and saved is %v", err)
+	}
+	if back.String() != g.String() {
+		t.Fatalf("it came back as\n%s\nfrom\n%s", back, g)
+	}
+	exercise(t, g)
+	all, err := g.Shapes(g.Input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := int64(0)
+	for i, s := range all {
+		if work += int64(s.Len()); g.Nodes[i].Conv() != nil {
+			for _, k := range g.Nodes[i].Conv().Chain.Stages {
+				n := k.Normal()
+				work += int64(n.Padding[0]+n.Extra[0]+9) * int64(n.Padding[1]+n.Extra[1]+9) * 16
+			}
+		}
+	}
+	if work+g.MACs() > 1<<20 || len(g.Input) != 3 {
+		return
+	}
+	run(t, g)
+}
+
+// image is a batch of two of the network's inputs.
+func (g *Graph) image() *conv.Map {
+	x := conv.NewMap(2, g.Input[1], g.Input[2], g.Input[0])
+	for i := range x.Data {
+		x.Data[i] = float32(i%7)/7 - .4
+	}
+	return x
 }
 
 // run runs a network, and lets it learn if it can.
@@ -292,10 +415,7 @@ func run(t *testing.T, g *Graph) {
 		}
 		return
 	}
-	x := conv.NewMap(2, g.Input[1], g.Input[2], g.Input[0])
-	for i := range x.Data {
-		x.Data[i] = float32(i%7)/7 - .4
-	}
+	x := g.image()
 	y, err := p.Forward(t.Context(), x, 1)
 	if err != nil {
 		t.Fatal(err)
