@@ -101,6 +101,7 @@ type scratch struct {
 	padded  []float32
 	picked  *Map
 	sums    []float32
+	zeros   []float32 // are never written
 	offsets []int
 	rows    []int
 }
@@ -153,8 +154,9 @@ func (p *pass) run(dst, x *Map, e Epilogue, workers int) {
 	oh, ow := p.rows.n, p.columns.n
 	rows, pixels := oh, ow
 	if oh == 1 {
-		size := max(pieceValues/(x.C*p.columns.stride), 16*nhwc.TilePixels)
-		pixels = (size + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
+		tile, _ := nhwc.Tile()
+		size := max(pieceValues/(x.C*p.columns.stride), 16*tile)
+		pixels = (size + tile - 1) / tile * tile
 	} else {
 		_, width := p.columns.span(0, ow)
 		rows = min(max(pieceValues/(width*x.C*p.rows.stride), 4), oh)
@@ -204,23 +206,24 @@ func (p *pass) piece(s *scratch, dst, x *Map, e Epilogue, b block, first, last i
 	if wide {
 		segment *= len(p.columns.taps)
 	}
-	n := b.x1 - b.x0
-	pixel, outPixel := p.columns.stride*x.C, p.columns.step*dst.C
-	product := nhwc.Product{Pixel: pixel, Offsets: s.offsets, Length: segment, OutPixel: outPixel, ReLU: e.ReLU}
+	outPixel := p.columns.step * dst.C
+	product := nhwc.Product{
+		Pixel: p.columns.stride * x.C, Offsets: s.offsets, Length: segment, OutPixel: outPixel,
+		Rows: b.y1 - b.y0, Row: p.rows.stride * width * x.C, OutRow: p.rows.step * dst.W * dst.C, ReLU: e.ReLU,
+	}
 	depth := p.ins * p.taps() * nhwc.Panel
 	panels := p.panels()
-	for panel := first; panel < last; panel++ {
+	for panel := first; panel < last; {
 		g, t := panel/panels, panel%panels*nhwc.Panel
-		channels := min(p.outs-t, nhwc.Panel)
-		w, bias := p.weight[panel*depth:(panel+1)*depth], p.bias[panel*nhwc.Panel:]
-		for y := b.y0; y < b.y1; y++ {
-			at := p.place(dst, b, y) + g*p.outs + t
-			var residual []float32
-			if e.Residual != nil {
-				residual = e.Residual.Data[at:]
-			}
-			s.run.Run(&product, n, in[(y-b.y0)*p.rows.stride*width*x.C+g*p.ins:], w, bias, dst.Data[at:], residual, channels)
+		end := min(last, (g+1)*panels)
+		channels := min(p.outs-t, (end-panel)*nhwc.Panel)
+		at := p.place(dst, b, b.y0) + g*p.outs + t
+		var residual []float32
+		if e.Residual != nil {
+			residual = e.Residual.Data[at:]
 		}
+		s.run.Run(&product, b.x1-b.x0, in[g*p.ins:], p.weight[panel*depth:end*depth], p.bias[panel*nhwc.Panel:], dst.Data[at:], residual, channels)
+		panel = end
 	}
 }
 

@@ -106,7 +106,8 @@ func (w *winograd) run(dst, x *Map, e Epilogue, workers int) {
 	}
 	// Equal blocks, of full tiles of the product.
 	t = (tiles + blocks - 1) / blocks
-	t = (t + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
+	tile, _ := nhwc.Tile()
+	t = (t + tile - 1) / tile * tile
 	blocks = (tiles + t - 1) / t
 	if blocks >= workers && w.transformed != nil {
 		parallel.For(workers, blocks, func(i int) { w.block(dst, x, e, i*t, min((i+1)*t, tiles), 1) })
@@ -133,27 +134,30 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 			s.patch(x, dst.H, dst.W, from+i, w.pad, v[i*vPitch:], vStep)
 		}
 	})
+	s.zeros = grow(s.zeros, mPitch)
+	zeros := s.zeros
 	p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
 	depth := w.ins * nhwc.Panel
 	if w.transformed == nil {
-		parallel.For(workers, panels, func(j int) {
+		_, together := nhwc.Tile()
+		parallel.For(workers, (panels+together-1)/together, func(i int) {
 			s := scratches.Get().(*scratch)
 			defer scratches.Put(s)
-			step := depth + line
+			first, last := i*together, min((i+1)*together, panels)
+			step := together*depth + line
 			s.sums = grow(s.sums, nhwc.WinogradProducts*step)
-			nhwc.WinogradWeight(depth, w.weight[j*9*depth:], nhwc.Square{Row: 3 * depth, Column: depth}, s.sums, step)
+			for j := first; j < last; j++ {
+				nhwc.WinogradWeight(depth, w.weight[j*9*depth:], nhwc.Square{Row: 3 * depth, Column: depth}, s.sums[(j-first)*depth:], step)
+			}
 			for k := range nhwc.WinogradProducts {
-				s.run.Run(&p, n, v[k*vStep:], s.sums[k*step:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
+				s.run.Run(&p, n, v[k*vStep:], s.sums[k*step:], zeros, m[k*mStep+first*nhwc.Panel:], nil, (last-first)*nhwc.Panel)
 			}
 		})
 	} else {
 		parallel.For(workers, nhwc.WinogradProducts, func(k int) {
 			s := scratches.Get().(*scratch)
 			defer scratches.Put(s)
-			weights := w.transformed[k*transformed(w.ins, panels):]
-			for j := range panels {
-				s.run.Run(&p, n, v[k*vStep:], weights[j*depth:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
-			}
+			s.run.Run(&p, n, v[k*vStep:], w.transformed[k*transformed(w.ins, panels):], zeros, m[k*mStep:], nil, mPitch)
 		})
 	}
 	pieces(workers, n, func(a, b int, s *scratch) {
@@ -163,10 +167,7 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 	})
 }
 
-var (
-	origin = []int{0}
-	zeros  = make([]float32, nhwc.Panel)
-)
+var origin = []int{0}
 
 // pieces divides [0,n) among the workers.
 func pieces(workers, n int, f func(a, b int, s *scratch)) {

@@ -40,7 +40,7 @@ func (r *Runner) Correlate(k *Correlation, n int, x, y, sums []float32) {
 	_ = x[far+(k.Columns-1)*k.Pixel+n-1]
 	_ = y[(len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel-1]
 	_ = sums[n*Panel-1]
-	if !accelerated {
+	if kernels == inGo {
 		for i := range n {
 			sum := (*[Panel]float32)(sums[i*Panel:])
 			for row, o := range k.Rows {
@@ -58,7 +58,10 @@ func (r *Runner) Correlate(k *Correlation, n int, x, y, sums []float32) {
 	t := &r.c
 	*t = correlation{pixel: 4 * k.Pixel, rows: unsafe.Pointer(&r.bytes[0]), rowCount: len(k.Rows), columns: k.Columns,
 		y: unsafe.Pointer(&y[0]), yPixel: 4 * k.YPixel, yRow: 4 * k.YRow, sumPitch: 4 * Panel}
-	tiles := (n + TilePixels - 1) / TilePixels
+	tiles := (n + tilePixels - 1) / tilePixels
+	if kernels == inAVX512 {
+		tiles = (n + wideSums - 1) / wideSums
+	}
 	for i := 0; tiles > 0; tiles-- {
 		m := (n - i + tiles - 1) / tiles
 		t.x, t.sum = unsafe.Pointer(&x[i]), unsafe.Pointer(&sums[i*Panel])
@@ -87,7 +90,7 @@ func (r *Runner) CorrelateDepthwise(k *Correlation, taps []int, channels int, x,
 	_ = y[(k.Columns-1)*k.YPixel+channels-1]
 	_ = sums[len(taps)*channels-1]
 	whole := 0
-	if accelerated {
+	if kernels != inGo {
 		whole = channels &^ (Panel - 1)
 	}
 	if whole > 0 {

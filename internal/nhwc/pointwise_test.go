@@ -48,7 +48,7 @@ func widen(v []float32) []float64 {
 }
 
 func TestMomentsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		x, pivot := exact(rng, pixels*channels), exact(rng, channels)
 		sum, checkSum := guarded(t, exact(rng, channels))
@@ -68,7 +68,7 @@ func TestMomentsEqualTheDefinition(t *testing.T) {
 }
 
 func TestProductsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		x, mean := exact(rng, pixels*channels), exact(rng, channels)
 		g, checkG := guarded(t, exact(rng, pixels*channels))
@@ -105,7 +105,7 @@ func TestProductsEqualTheDefinition(t *testing.T) {
 }
 
 func TestAffineEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		n := pixels * channels
 		x, a, b, c := exact(rng, n), exact(rng, channels), exact(rng, channels), exact(rng, channels)
@@ -141,7 +141,7 @@ func TestAffineEqualsTheDefinition(t *testing.T) {
 }
 
 func TestStepsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
 		n := rapid.IntRange(0, 50).Draw(t, "weights")
 		g := exact(rng, n)
@@ -179,7 +179,7 @@ func TestStepsEqualTheDefinition(t *testing.T) {
 }
 
 func TestMaximaNameTheFirstLargest(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 10))
 		channels := rapid.IntRange(0, 40).Draw(t, "channels")
 		offsets := rapid.SliceOfN(rapid.IntRange(0, 60), 1, 9).Draw(t, "offsets")

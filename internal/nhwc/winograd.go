@@ -137,22 +137,35 @@ func apply(kind int, oneD func([6]float32) [6]float32, in, out, n int, src []flo
 	if s.Row < 0 || s.Column < 0 || d.Row < 0 || d.Column < 0 {
 		panic("nhwc: negative distance")
 	}
-	if accelerated {
+	if kernels != inGo {
 		if n%8 != 0 {
 			panic("nhwc: channels are not a multiple of 8")
 		}
-		t := transform{vectors: n / 8, src: unsafe.Pointer(&src[0]), srcRow: 4 * s.Row, srcColumn: 4 * s.Column,
-			dst: unsafe.Pointer(&dst[0]), dstRow: 4 * d.Row, dstColumn: 4 * d.Column, floor: float32(math.Inf(-1))}
-		if bias != nil {
-			t.bias = unsafe.Pointer(&bias[0])
-		}
-		if residual != nil {
-			t.residual = unsafe.Pointer(&residual[0])
-		}
+		floor := float32(math.Inf(-1))
 		if relu {
-			t.floor = 0
+			floor = 0
 		}
-		runTransform(kind, &t)
+		// run does vectors of channels, from the at-th on.
+		run := func(set, at, vectors int) {
+			if vectors == 0 {
+				return
+			}
+			t := transform{vectors: vectors, src: unsafe.Pointer(&src[at]), srcRow: 4 * s.Row, srcColumn: 4 * s.Column,
+				dst: unsafe.Pointer(&dst[at]), dstRow: 4 * d.Row, dstColumn: 4 * d.Column, floor: floor}
+			if bias != nil {
+				t.bias = unsafe.Pointer(&bias[at])
+			}
+			if residual != nil {
+				t.residual = unsafe.Pointer(&residual[at])
+			}
+			runTransform(set, kind, &t)
+		}
+		wide := 0
+		if kernels == inAVX512 {
+			wide = n &^ 15
+			run(inAVX512, 0, wide/16)
+		}
+		run(inAVX2, wide, (n-wide)/8)
 		return
 	}
 	for c := range n {

@@ -20,7 +20,7 @@ func drawSquare(t *rapid.T, n, channels int, name string) Square {
 }
 
 func TestWinogradEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
 		n := 8 * rapid.IntRange(1, 4).Draw(t, "vectors")
 		dAt, gAt, yAt := drawSquare(t, 6, n, "d"), drawSquare(t, 3, n, "g"), drawSquare(t, 4, n, "y")
@@ -75,7 +75,7 @@ func TestWinogradEqualsTheDefinition(t *testing.T) {
 }
 
 func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 4))
 		n := 8 * rapid.IntRange(1, 3).Draw(t, "vectors")
 		dAt, gAt, eAt := drawSquare(t, 6, n, "d"), drawSquare(t, 3, n, "g"), drawSquare(t, 4, n, "e")
@@ -117,28 +117,32 @@ func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
 }
 
 func TestWinogradReLUKeepsNaN(t *testing.T) {
-	m, y, bias := make([]float32, 36*8), make([]float32, 16*8), make([]float32, 8)
-	m[3] = float32(math.NaN())
-	for c := range bias {
-		bias[c] = -1
-	}
-	WinogradOutput(8, m, 8, y, Square{32, 8}, bias, nil, true)
-	for c := range 8 {
-		if nan := math.IsNaN(float64(y[c])); nan != (c == 3) || !nan && y[c] != 0 {
-			t.Errorf("channel %d is %g", c, y[c])
+	each(t, func(t *testing.T) {
+		m, y, bias := make([]float32, 36*8), make([]float32, 16*8), make([]float32, 8)
+		m[3] = float32(math.NaN())
+		for c := range bias {
+			bias[c] = -1
 		}
-	}
+		WinogradOutput(8, m, 8, y, Square{32, 8}, bias, nil, true)
+		for c := range 8 {
+			if nan := math.IsNaN(float64(y[c])); nan != (c == 3) || !nan && y[c] != 0 {
+				t.Errorf("channel %d is %g", c, y[c])
+			}
+		}
+	})
 }
 
 func TestTransformsAllocateNothing(t *testing.T) {
-	x, v := make([]float32, 36*8), make([]float32, 36*8)
-	if n := testing.AllocsPerRun(10, func() { WinogradInput(8, x, Square{48, 8}, v, 8) }); n > 0 {
-		t.Errorf("%g allocations", n)
-	}
+	each(t, func(t *testing.T) {
+		x, v := make([]float32, 36*8), make([]float32, 36*8)
+		if n := testing.AllocsPerRun(10, func() { WinogradInput(8, x, Square{48, 8}, v, 8) }); n > 0 {
+			t.Errorf("%g allocations", n)
+		}
+	})
 }
 
 func TestCorrelateEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 5))
 		n := rapid.IntRange(0, 40).Draw(t, "rows of sums")
 		k := &Correlation{Pixel: rapid.IntRange(0, 30).Draw(t, "pixel"), Columns: rapid.IntRange(0, 12).Draw(t, "columns"),
@@ -172,7 +176,7 @@ func TestCorrelateEqualsTheDefinition(t *testing.T) {
 }
 
 func TestCorrelateDepthwiseEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 6))
 		n := rapid.IntRange(0, 70).Draw(t, "channels")
 		k := &Correlation{Pixel: rapid.IntRange(0, 80).Draw(t, "pixel"), Columns: rapid.IntRange(0, 12).Draw(t, "columns"),

@@ -134,16 +134,15 @@ func grid(i int, base, base3, step string) string {
 }
 
 // winograd writes the two-dimensional transforms: the columns of a square of
-// vectors, then the rows of the result, for 8 channels after another.
+// vectors, then the rows of the result, for a vector of channels after another.
 func winograd() {
 	for _, t := range transforms {
-		p("// func %s(t *transform)", t.name+"AVX2")
-		temporary := 32 * t.out * t.in
-		p("TEXT ·%sAVX2(SB), 0, $%d-8", t.name, temporary+32)
+		temporary := to.vec * t.out * t.in
+		frame(t.name, "t", "transform", fmt.Sprintf("0, $%d-8", temporary+to.vec))
 		p("\tNO_LOCAL_POINTERS")
 		p("\tMOVQ t+0(FP), DI")
-		p("\tLEAQ 31(SP), BX")
-		p("\tANDQ $~31, BX")
+		p("\tLEAQ %d(SP), BX", to.vec-1)
+		p("\tANDQ $~%d, BX", to.vec-1)
 		for i, c := range t.constants {
 			p("\tMOVL $0x%08x, AX // %.6g", math.Float32bits(float32(c)), c)
 			p("\tVMOVD AX, X%d", 15-i)
@@ -173,20 +172,20 @@ func winograd() {
 				p("\tADDQ %d(DI), R8", wSrcColumn)
 			}
 			for i, y := range t.emit() {
-				p("\tVMOVAPS Y%d, %d(BX)", y, 32*(i*t.in+j))
+				p("\tVMOVAPS Y%d, %d(BX)", y, to.vec*(i*t.in+j))
 			}
 		}
 		p("\tMOVQ R15, R11")
 		if t.output {
 			p("\tMOVQ %d(DI), AX", wResidualAt)
 			p("\tMOVQ %d(DI), R8", wBiasAt)
-			p("\tLEAQ 32(R8), R9")
+			p("\tLEAQ %d(R8), R9", to.vec)
 			p("\tMOVQ R9, %d(DI)", wBiasAt)
 		}
 		for i := range t.out {
 			p("\tLEAQ (R11)(R14*1), R12")
 			for j := range t.in {
-				p("\tVMOVAPS %d(BX), Y%d", 32*(i*t.in+j), j)
+				p("\tVMOVAPS %d(BX), Y%d", to.vec*(i*t.in+j), j)
 			}
 			outs := t.emit()
 			if t.output {
@@ -219,12 +218,12 @@ func winograd() {
 			p("\tMOVQ %d(DI), AX", wResidualAt)
 			p("\tTESTQ AX, AX")
 			p("\tJZ next")
-			p("\tADDQ $32, AX")
+			p("\tADDQ $%d, AX", to.vec)
 			p("\tMOVQ AX, %d(DI)", wResidualAt)
 			p("next:")
 		}
-		p("\tADDQ $32, SI")
-		p("\tADDQ $32, R15")
+		p("\tADDQ $%d, SI", to.vec)
+		p("\tADDQ $%d, R15", to.vec)
 		p("\tDECQ CX")
 		p("\tJNZ %s", t.name)
 		p("\tVZEROUPPER")
