@@ -88,7 +88,6 @@ type tile struct {
 // allocated for each. It must not be used by two goroutines at a time.
 type Runner struct {
 	bytes   []int // offsets in bytes
-	zeros   []float32
 	scratch [tilePixels * Panel]float32
 	resid   [tilePixels * Panel]float32
 	t       tile
@@ -308,15 +307,11 @@ func Transpose(dst, src []float32) {
 	}
 }
 
-// Outside is the offset of a tap that sees no input.
-const Outside = -1
-
 // Depthwise describes a depthwise convolution for a run of output pixels:
 //
 //	out[i][c] = relu(bias[c] + Σ_t x[i·Pixel + Offsets[t] + c]·w[t·Channels + c])
 //
-// for c in [0,Channels). Distances are in values. A tap of one pixel may be
-// Outside, which reads zeros; x must then not lie on a stack, which may move.
+// for c in [0,Channels). Distances are in values.
 type Depthwise struct {
 	Pixel    int
 	Offsets  []int
@@ -359,17 +354,7 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 	if n == 0 || d.Channels == 0 {
 		return
 	}
-	far, outside := 0, false
-	for _, o := range d.Offsets {
-		if o == Outside && n == 1 {
-			outside = true
-			continue
-		}
-		if o < 0 {
-			panic("nhwc: negative offset")
-		}
-		far = max(far, o)
-	}
+	far := farthest(d.Offsets)
 	_ = bias[d.Channels-1]
 	_ = out[(n-1)*d.OutPixel+d.Channels-1]
 	whole := 0 // channels the kernels do
@@ -386,17 +371,7 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		}
 	}
 	if whole > 0 {
-		if outside && len(r.zeros) < whole {
-			r.zeros = make([]float32, whole)
-		}
 		r.inBytes(d.Offsets)
-		for i, o := range d.Offsets {
-			if o == Outside {
-				// The kernel adds offsets to x's address: this one leads to the
-				// zeros, wherever they are.
-				r.bytes[i] = int(uintptr(unsafe.Pointer(&r.zeros[0])) - uintptr(unsafe.Pointer(&x[0])))
-			}
-		}
 		k := &r.d
 		*k = depthwise{pixel: 4 * d.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), taps: len(d.Offsets), channels: whole,
 			weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0]), outPixel: 4 * d.OutPixel, weightPitch: 4 * d.Channels}
@@ -445,9 +420,6 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		row := out[i*d.OutPixel:][whole:d.Channels]
 		copy(row, bias[whole:])
 		for t, o := range d.Offsets {
-			if o == Outside {
-				continue
-			}
 			in := x[i*d.Pixel+o+whole:][:len(row)]
 			wt := w[t*d.Channels+whole:][:len(row)]
 			for c := range row {
