@@ -394,8 +394,8 @@ func (l *Layer) winogradTransforms(x, dy *Map, from, to, workers int) *transform
 	t.s.sums = grow(t.s.sums, nhwc.WinogradProducts*(t.vStep+t.eStep))
 	t.v, t.e = t.s.sums[:nhwc.WinogradProducts*t.vStep], t.s.sums[nhwc.WinogradProducts*t.vStep:]
 	pieces(workers, t.tiles, func(a, b int, s *scratch) {
+		s.patches(x, dy.H, dy.W, from+a, from+b, l.kernel.Padding, t.v[a*t.vPitch:], t.vPitch, t.vStep)
 		for i := a; i < b; i++ {
-			s.patch(x, dy.H, dy.W, from+i, l.kernel.Padding, t.v[i*t.vPitch:], t.vStep)
 			img, y, left := tileAt(from+i, dy.H, dy.W)
 			p, c, at := s.square(dy, img, y, left, nhwc.WinogradTile, nhwc.Panel)
 			nhwc.WinogradSpread(c, p, at, t.e[i*t.ePitch:], t.eStep)

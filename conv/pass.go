@@ -173,7 +173,7 @@ func (p *pass) run(dst, x *Map, e Epilogue, workers int) {
 	oh, ow := p.rows.n, p.columns.n
 	rows, pixels := oh, ow
 	if oh == 1 {
-		tile, _ := nhwc.Tile()
+		tile := nhwc.Tile()
 		size := max(pieceValues/(x.C*p.columns.stride), 16*tile)
 		pixels = (size + tile - 1) / tile * tile
 	} else {

@@ -12,6 +12,9 @@ const (
 	// With fewer tiles than this the weights' transform takes longer than the
 	// multiplications that are saved.
 	winogradTiles = 4
+	// The same where vectors are wide and the weights, manyWeights of them or more,
+	// are transformed each time: the definition's products gain more from the width.
+	winogradTilesWide = 8
 )
 
 // winograd reports whether a pass over n maps of h×w outputs runs by Winograd's
@@ -23,7 +26,11 @@ func (l *Layer) winograd(n, h, w int) bool {
 	// Tiles stick out of small maps: the multiplications must be less than two
 	// thirds of the definition's.
 	tiles := tilesOf(h) * tilesOf(w)
-	return n*tiles >= winogradTiles && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
+	least := winogradTiles
+	if nhwc.Wide() && l.kernel.Shape[0]*l.kernel.Shape[1] >= manyWeights {
+		least = winogradTilesWide
+	}
+	return n*tiles >= least && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
 }
 
 // Fast tells whether a convolution is of the kind that Winograd's method serves, with
@@ -106,7 +113,7 @@ func (w *winograd) run(dst, x *Map, e Epilogue, workers int) {
 	}
 	// Equal blocks, of full tiles of the product.
 	t = (tiles + blocks - 1) / blocks
-	tile, _ := nhwc.Tile()
+	tile := nhwc.Tile()
 	t = (t + tile - 1) / tile * tile
 	blocks = (tiles + t - 1) / t
 	if blocks >= workers && w.transformed != nil {
@@ -130,27 +137,21 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 	v, m := s.sums[:nhwc.WinogradProducts*vStep], s.sums[nhwc.WinogradProducts*vStep:]
 
 	pieces(workers, n, func(a, b int, s *scratch) {
-		for i := a; i < b; i++ {
-			s.patch(x, dst.H, dst.W, from+i, w.pad, v[i*vPitch:], vStep)
-		}
+		s.patches(x, dst.H, dst.W, from+a, from+b, w.pad, v[a*vPitch:], vPitch, vStep)
 	})
 	s.zeros = grow(s.zeros, mPitch)
 	zeros := s.zeros
 	p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
 	depth := w.ins * nhwc.Panel
 	if w.transformed == nil {
-		_, together := nhwc.Tile()
-		parallel.For(workers, (panels+together-1)/together, func(i int) {
+		parallel.For(workers, panels, func(j int) {
 			s := scratches.Get().(*scratch)
 			defer scratches.Put(s)
-			first, last := i*together, min((i+1)*together, panels)
-			step := together*depth + line
+			step := depth + line
 			s.sums = grow(s.sums, nhwc.WinogradProducts*step)
-			for j := first; j < last; j++ {
-				nhwc.WinogradWeight(depth, w.weight[j*9*depth:], nhwc.Square{Row: 3 * depth, Column: depth}, s.sums[(j-first)*depth:], step)
-			}
+			nhwc.WinogradWeight(depth, w.weight[j*9*depth:], nhwc.Square{Row: 3 * depth, Column: depth}, s.sums, step)
 			for k := range nhwc.WinogradProducts {
-				s.run.Run(&p, n, v[k*vStep:], s.sums[k*step:], zeros, m[k*mStep+first*nhwc.Panel:], nil, (last-first)*nhwc.Panel)
+				s.run.Run(&p, n, v[k*vStep:], s.sums[k*step:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
 			}
 		})
 	} else {
@@ -184,6 +185,33 @@ func pieces(workers, n int, f func(a, b int, s *scratch)) {
 func tileAt(i, h, w int) (img, y, x int) {
 	across, down := tilesOf(w), tilesOf(h)
 	return i / across / down, i / across % down * nhwc.WinogradTile, i % across * nhwc.WinogradTile
+}
+
+// patches transforms the inputs of tiles [from,to) of h×w outputs to v, each pitch
+// values after the last.
+func (s *scratch) patches(x *Map, h, w, from, to int, pad [2]int, v []float32, pitch, step int) {
+	for from < to {
+		img, y, left := tileAt(from, h, w)
+		n := min((w-left+nhwc.WinogradTile-1)/nhwc.WinogradTile, to-from) // tiles of a row
+		top := y - pad[0]
+		inside := top >= 0 && top+nhwc.WinogradPatch <= x.H
+		if inside || x.C%8 != 0 {
+			for i := range n {
+				s.patch(x, h, w, from+i, pad, v[i*pitch:], step)
+			}
+		} else {
+			// They all have to be copied, and overlap.
+			width := n*nhwc.WinogradTile + nhwc.WinogradPatch - nhwc.WinogradTile
+			s.padded = grow(s.padded, nhwc.WinogradPatch*width*x.C)
+			image := x.Data[img*x.H*x.W*x.C : (img+1)*x.H*x.W*x.C]
+			cut(s.padded, width, x, image, 0, x.C, top, left-pad[1], nhwc.WinogradPatch, width)
+			for i := range n {
+				nhwc.WinogradInput(x.C, s.padded[i*nhwc.WinogradTile*x.C:], nhwc.Square{Row: width * x.C, Column: x.C}, v[i*pitch:], step)
+			}
+		}
+		from += n
+		v = v[min(n*pitch, len(v)):]
+	}
 }
 
 // patch transforms the inputs of tile i of h×w outputs.

@@ -18,6 +18,9 @@ var kernels = best()
 // Kernels names the set in use: portable, avx2 or avx512.
 func Kernels() string { return [...]string{"portable", "avx2", "avx512"}[kernels] }
 
+// Wide reports whether the set in use has vectors of 16 values.
+func Wide() bool { return kernels == inAVX512 }
+
 // tilePixels is the largest number of pixels of AVX2's tile.
 const tilePixels = 6
 
@@ -30,12 +33,12 @@ const (
 	wideSums   = 28
 )
 
-// Tile is the largest number of pixels of a tile, and of panels.
-func Tile() (pixels, panels int) {
-	if kernels == inAVX512 {
-		return widePixels, widePanels
+// Tile is the largest number of pixels of a tile.
+func Tile() int {
+	if Wide() {
+		return widePixels
 	}
-	return tilePixels, 1
+	return tilePixels
 }
 
 // Product describes a convolution for rows of output pixels:
@@ -372,9 +375,10 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 	}
 	if whole > 0 {
 		r.inBytes(d.Offsets)
-		k := &r.d
-		*k = depthwise{pixel: 4 * d.Pixel, offsets: unsafe.Pointer(&r.bytes[0]), taps: len(d.Offsets), channels: whole,
-			weight: unsafe.Pointer(&w[0]), bias: unsafe.Pointer(&bias[0]), outPixel: 4 * d.OutPixel, weightPitch: 4 * d.Channels}
+		k := &r.d // field by field, as in apply
+		k.pixel, k.offsets, k.taps, k.channels = 4*d.Pixel, unsafe.Pointer(&r.bytes[0]), len(d.Offsets), whole
+		k.weight, k.weightPitch, k.bias = unsafe.Pointer(&w[0]), 4*d.Channels, unsafe.Pointer(&bias[0])
+		k.outPixel, k.relu = 4*d.OutPixel, 0
 		if d.ReLU {
 			k.relu = 1
 		}

@@ -137,37 +137,51 @@ func apply(kind int, oneD func([6]float32) [6]float32, in, out, n int, src []flo
 	if s.Row < 0 || s.Column < 0 || d.Row < 0 || d.Column < 0 {
 		panic("nhwc: negative distance")
 	}
-	if kernels != inGo {
-		if n%8 != 0 {
-			panic("nhwc: channels are not a multiple of 8")
-		}
-		floor := float32(math.Inf(-1))
-		if relu {
-			floor = 0
-		}
-		// run does vectors of channels, from the at-th on.
-		run := func(set, at, vectors int) {
-			if vectors == 0 {
-				return
-			}
-			t := transform{vectors: vectors, src: unsafe.Pointer(&src[at]), srcRow: 4 * s.Row, srcColumn: 4 * s.Column,
-				dst: unsafe.Pointer(&dst[at]), dstRow: 4 * d.Row, dstColumn: 4 * d.Column, floor: floor}
-			if bias != nil {
-				t.bias = unsafe.Pointer(&bias[at])
-			}
-			if residual != nil {
-				t.residual = unsafe.Pointer(&residual[at])
-			}
-			runTransform(set, kind, &t)
-		}
-		wide := 0
-		if kernels == inAVX512 {
-			wide = n &^ 15
-			run(inAVX512, 0, wide/16)
-		}
-		run(inAVX2, wide, (n-wide)/8)
+	if kernels == inGo {
+		applyGo(oneD, in, out, n, src, s, dst, d, bias, residual, relu)
 		return
 	}
+	if n%8 != 0 {
+		panic("nhwc: channels are not a multiple of 8")
+	}
+	// Field by field: a literal would be made elsewhere and copied by pairs of
+	// fields, for which the processor waits.
+	var t transform
+	t.src, t.srcRow, t.srcColumn = unsafe.Pointer(&src[0]), 4*s.Row, 4*s.Column
+	t.dst, t.dstRow, t.dstColumn = unsafe.Pointer(&dst[0]), 4*d.Row, 4*d.Column
+	t.floor = float32(math.Inf(-1))
+	if bias != nil {
+		t.bias = unsafe.Pointer(&bias[0])
+	}
+	if residual != nil {
+		t.residual = unsafe.Pointer(&residual[0])
+	}
+	if relu {
+		t.floor = 0
+	}
+	if Wide() {
+		if t.vectors = n / 16; t.vectors > 0 {
+			runTransform(inAVX512, kind, &t)
+		}
+		if n%16 == 0 {
+			return
+		}
+		n = 8
+		at := t.vectors * 16
+		t.src, t.dst = unsafe.Pointer(&src[at]), unsafe.Pointer(&dst[at])
+		if bias != nil {
+			t.bias = unsafe.Pointer(&bias[at])
+		}
+		if residual != nil {
+			t.residual = unsafe.Pointer(&residual[at])
+		}
+	}
+	t.vectors = n / 8
+	runTransform(inAVX2, kind, &t)
+}
+
+// applyGo is apply in Go.
+func applyGo(oneD func([6]float32) [6]float32, in, out, n int, src []float32, s Square, dst []float32, d Square, bias, residual []float32, relu bool) {
 	for c := range n {
 		var half [6][6]float32 // columns transformed, as [row out][column in]
 		for j := range in {
