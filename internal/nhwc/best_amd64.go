@@ -154,6 +154,12 @@ func runPointwise(set, kind int, e *pointwise) {
 		} else {
 			affinePairAVX2(e)
 		}
+	case addKind:
+		if wide {
+			addAVX512(e)
+		} else {
+			addAVX2(e)
+		}
 	case sgdKind:
 		if wide {
 			sgdAVX512(e)

@@ -9,6 +9,8 @@ const none = "nhwc: no kernels"
 var (
 	tilesAVX2   [tilePixels]func(*tile)
 	tilesAVX512 [widePixels][widePanels]func(*tile)
+
+	correlatePairsAVX512 [widePixels]func(*correlation)
 )
 
 func runDepthwise(int, *depthwise) { panic(none) }

@@ -116,6 +116,9 @@ func affineAddAVX2(e *pointwise)
 func affinePairAVX2(e *pointwise)
 
 //go:noescape
+func addAVX2(e *pointwise)
+
+//go:noescape
 func sgdAVX2(e *pointwise)
 
 //go:noescape
@@ -322,6 +325,51 @@ func correlate27AVX512(c *correlation)
 //go:noescape
 func correlate28AVX512(c *correlation)
 
+// correlatePairsAVX512[m-1] is the correlation of m rows of sums of two panels.
+var correlatePairsAVX512 = [widePixels]func(*correlation){correlate1x2AVX512, correlate2x2AVX512, correlate3x2AVX512, correlate4x2AVX512, correlate5x2AVX512, correlate6x2AVX512, correlate7x2AVX512, correlate8x2AVX512, correlate9x2AVX512, correlate10x2AVX512, correlate11x2AVX512, correlate12x2AVX512, correlate13x2AVX512, correlate14x2AVX512}
+
+//go:noescape
+func correlate1x2AVX512(c *correlation)
+
+//go:noescape
+func correlate2x2AVX512(c *correlation)
+
+//go:noescape
+func correlate3x2AVX512(c *correlation)
+
+//go:noescape
+func correlate4x2AVX512(c *correlation)
+
+//go:noescape
+func correlate5x2AVX512(c *correlation)
+
+//go:noescape
+func correlate6x2AVX512(c *correlation)
+
+//go:noescape
+func correlate7x2AVX512(c *correlation)
+
+//go:noescape
+func correlate8x2AVX512(c *correlation)
+
+//go:noescape
+func correlate9x2AVX512(c *correlation)
+
+//go:noescape
+func correlate10x2AVX512(c *correlation)
+
+//go:noescape
+func correlate11x2AVX512(c *correlation)
+
+//go:noescape
+func correlate12x2AVX512(c *correlation)
+
+//go:noescape
+func correlate13x2AVX512(c *correlation)
+
+//go:noescape
+func correlate14x2AVX512(c *correlation)
+
 // correlatesDepthwiseAVX512[n-1] is the correlation of n taps.
 var correlatesDepthwiseAVX512 = [depthwiseTaps]func(*correlation){correlateDepthwise1AVX512, correlateDepthwise2AVX512, correlateDepthwise3AVX512, correlateDepthwise4AVX512, correlateDepthwise5AVX512}
 
@@ -381,6 +429,9 @@ func affineAddAVX512(e *pointwise)
 
 //go:noescape
 func affinePairAVX512(e *pointwise)
+
+//go:noescape
+func addAVX512(e *pointwise)
 
 //go:noescape
 func sgdAVX512(e *pointwise)

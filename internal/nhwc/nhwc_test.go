@@ -140,8 +140,9 @@ func TestWidthsAgreeToTheBit(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
 			n := rapid.IntRange(1, 70).Draw(t, "rows of sums")
-			k := &Correlation{Pixel: rapid.IntRange(0, 80).Draw(t, "pixel"), Rows: []int{5, 0, 40}, Columns: rapid.IntRange(1, 9).Draw(t, "columns"), YPixel: 19, YRow: 200}
-			x, y, start := exact(rng, 40+8*80+70), exact(rng, 2*200+8*19+Panel), exact(rng, n*Panel)
+			k := &Correlation{Pixel: rapid.IntRange(0, 80).Draw(t, "pixel"), Rows: []int{5, 0, 40}, Columns: rapid.IntRange(1, 9).Draw(t, "columns"), YPixel: 90, YRow: 900,
+				Panels: rapid.IntRange(1, 5).Draw(t, "panels"), YPanel: Panel, SumPanel: n * Panel}
+			x, y, start := exact(rng, 40+8*80+70), exact(rng, 2*900+9*90), exact(rng, k.Panels*n*Panel)
 			both(t, func() []float32 {
 				var r Runner
 				sums := append([]float32(nil), start...)

@@ -28,6 +28,7 @@ const (
 	affineKind
 	affineAddKind
 	affinePairKind
+	addKind
 	sgdKind
 	adamKind
 	maximaKind
@@ -210,6 +211,18 @@ func AffinePair(dst, x, y []float32, pixels, channels int, a, b, c []float32) {
 			at := i*channels + j
 			dst[at] = c[j] + x[at]*a[j] + y[at]*b[j]
 		}
+	}
+}
+
+// Add adds x to dst, value by value. It panics where x is shorter than dst.
+func Add(dst, x []float32) {
+	x = x[:len(dst)]
+	done := whole(len(dst))
+	vectors(done, func(set, at, n int) {
+		runPointwise(set, addKind, &pointwise{n: n, x: unsafe.Pointer(&x[at]), out: unsafe.Pointer(&dst[at])})
+	})
+	for i := done; i < len(dst); i++ {
+		dst[i] += x[i]
 	}
 }
 

@@ -140,6 +140,26 @@ func TestAffineEqualsTheDefinition(t *testing.T) {
 	})
 }
 
+func TestAddEqualsTheDefinition(t *testing.T) {
+	check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
+		n := rapid.IntRange(0, 90).Draw(t, "values")
+		x := exact(rng, n)
+		dst, unharmed := guarded(t, exact(rng, n))
+		want := make([]float32, n)
+		for i := range want {
+			want[i] = dst[i] + x[i]
+		}
+		Add(dst, x)
+		unharmed("dst")
+		for i, v := range dst {
+			if v != want[i] {
+				t.Fatalf("value %d is %g, want %g", i, v, want[i])
+			}
+		}
+	})
+}
+
 func TestStepsEqualTheDefinition(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))

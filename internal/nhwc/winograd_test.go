@@ -169,18 +169,23 @@ func TestCorrelateEqualsTheDefinition(t *testing.T) {
 			k.Rows = append(k.Rows, rapid.IntRange(0, 99).Draw(t, "row"))
 			far = max(far, k.Rows[len(k.Rows)-1])
 		}
+		k.Panels = rapid.IntRange(0, 5).Draw(t, "panels")
+		panels := max(k.Panels, 1)
+		k.YPanel = rapid.SampledFrom([]int{Panel, 1000, 3}).Draw(t, "panel of y")
+		k.SumPanel = n*Panel + rapid.IntRange(0, 20).Draw(t, "gap of sums")
 		x := exact(rng, max(far+(k.Columns-1)*k.Pixel+n, 0))
-		y := exact(rng, max((len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel, 0))
-		sums := exact(rng, n*Panel+64)
+		y := exact(rng, max((panels-1)*k.YPanel+(len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel, 0))
+		size := (panels-1)*k.SumPanel + n*Panel
+		sums := exact(rng, size+64)
 		before := append([]float32(nil), sums...)
 		var r Runner
-		r.Correlate(k, n, x, y, sums[:n*Panel:n*Panel])
+		r.Correlate(k, n, x, y, sums[:size:size])
 		for i, v := range sums {
 			want := float64(before[i])
-			if i < n*Panel {
+			if p, i := i/max(k.SumPanel, 1), i%max(k.SumPanel, 1); p < panels && i < n*Panel {
 				for row, o := range k.Rows {
 					for j := range k.Columns {
-						want += float64(x[o+j*k.Pixel+i/Panel]) * float64(y[row*k.YRow+j*k.YPixel+i%Panel])
+						want += float64(x[o+j*k.Pixel+i/Panel]) * float64(y[p*k.YPanel+row*k.YRow+j*k.YPixel+i%Panel])
 					}
 				}
 			}

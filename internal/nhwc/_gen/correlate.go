@@ -14,6 +14,8 @@ const (
 	cYRow
 	cSum
 	cSumPitch
+	cYPanel   // bytes from a panel of y to the next
+	cSumPanel // the same of the sums
 )
 
 // correlate adds to mr rows of 16 sums the products of mr neighbouring values of
@@ -99,6 +101,73 @@ func correlate(mr int) {
 	p("")
 }
 
+// correlatePair is correlate for two panels of y at a time, with AVX-512: fewer
+// loads for a product.
+func correlatePair(mr int) {
+	text(fmt.Sprintf("correlate%dx2", mr), "c", "correlation")
+	p("\tMOVQ c+0(FP), DI")
+	p("\tMOVQ %d(DI), R9", cPixel)
+	p("\tMOVQ %d(DI), R10", cYPixel)
+	p("\tMOVQ %d(DI), R11", cRows)
+	p("\tMOVQ %d(DI), R12", cRowCount)
+	p("\tMOVQ %d(DI), R13", cX)
+	p("\tMOVQ %d(DI), BX", cY)
+	p("\tMOVQ %d(DI), SI", cYRow)
+	p("\tMOVQ %d(DI), R14", cYPanel)
+	// each calls f with the number of a sum and its address.
+	each := func(f func(sum int, at string)) {
+		p("\tMOVQ %d(DI), AX", cSum)
+		p("\tMOVQ %d(DI), DX", cSumPitch)
+		p("\tMOVQ %d(DI), CX", cSumPanel)
+		for i := range mr {
+			f(2*i, "(AX)")
+			f(2*i+1, "(AX)(CX*1)")
+			if i < mr-1 {
+				p("\tADDQ DX, AX")
+			}
+		}
+	}
+	each(func(sum int, at string) { p("\tVMOVUPS %s, Y%d", at, sum) })
+	step := func() {
+		p("\tVMOVUPS (R15), Y28")
+		p("\tVMOVUPS (R15)(R14*1), Y29")
+		p("\tADDQ R10, R15")
+		for i := range mr {
+			b := 30 + i%2
+			p("\tVBROADCASTSS %d(R8), Y%d", 4*i, b)
+			p("\tVFMADD231PS Y%d, Y28, Y%d", b, 2*i)
+			p("\tVFMADD231PS Y%d, Y29, Y%d", b, 2*i+1)
+		}
+		p("\tADDQ R9, R8")
+	}
+	p("row:")
+	p("\tMOVQ (R11), R8")
+	p("\tADDQ R13, R8")
+	p("\tMOVQ BX, R15")
+	p("\tMOVQ %d(DI), CX", cColumns)
+	p("\tSUBQ $2, CX")
+	p("\tJLT few")
+	p("\tPCALIGN $32")
+	p("pair:")
+	step()
+	step()
+	p("\tSUBQ $2, CX")
+	p("\tJGE pair")
+	p("few:")
+	p("\tADDQ $2, CX")
+	p("\tJZ next")
+	step()
+	p("next:")
+	p("\tADDQ SI, BX")
+	p("\tADDQ $8, R11")
+	p("\tDECQ R12")
+	p("\tJNZ row")
+	each(func(sum int, at string) { p("\tVMOVUPS Y%d, %s", sum, at) })
+	p("\tVZEROUPPER")
+	p("\tRET")
+	p("")
+}
+
 // correlateDepthwise adds to the sums of a number of taps, 16 channels each, the
 // products of x at the tap with y, over a row of pixels. Sums of different taps
 // lie cSumPitch apart; where the taps of x are is told by cRows.
@@ -164,6 +233,16 @@ func correlations() {
 	decl.WriteString("}\n\n")
 	for mr := 1; mr <= most; mr++ {
 		correlate(mr)
+	}
+	if to == avx512 {
+		decl.WriteString("// correlatePairsAVX512[m-1] is the correlation of m rows of sums of two panels.\nvar correlatePairsAVX512 = [widePixels]func(*correlation){")
+		for mr := 1; mr <= widePixels; mr++ {
+			fmt.Fprintf(&decl, "correlate%dx2AVX512, ", mr)
+		}
+		decl.WriteString("}\n\n")
+		for mr := 1; mr <= widePixels; mr++ {
+			correlatePair(mr)
+		}
 	}
 	fmt.Fprintf(&decl, "// correlatesDepthwise%s[n-1] is the correlation of n taps.\nvar correlatesDepthwise%s = [depthwiseTaps]func(*correlation){", to.suffix, to.suffix)
 	for taps := 1; taps <= 5; taps++ {

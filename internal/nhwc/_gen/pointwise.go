@@ -184,6 +184,11 @@ func pointwise() {
 		p("\tVFMADD231PS (R9)%s, Y2, Y0", o)
 		p("\tVMOVUPS Y0, (R11)%s", o)
 	})
+	flat("add", 0, func(o string) {
+		p("\tVMOVUPS (R11)%s, Y0", o)
+		p("\tVADDPS (SI)%s, Y0, Y0", o)
+		p("\tVMOVUPS Y0, (R11)%s", o)
+	})
 	// x is the gradient, y the momentum, out the weight; scalars are the decay,
 	// the momentum, the gradient's share, the share of the gradient and that of
 	// the velocity in the step.
