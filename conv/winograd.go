@@ -194,16 +194,20 @@ func (s *scratch) patches(x *Map, h, w, from, to int, pad [2]int, v []float32, p
 		img, y, left := tileAt(from, h, w)
 		n := min((w-left+nhwc.WinogradTile-1)/nhwc.WinogradTile, to-from) // tiles of a row
 		top := y - pad[0]
-		inside := top >= 0 && top+nhwc.WinogradPatch <= x.H
-		if inside || x.C%8 != 0 {
-			for i := range n {
+		image := x.Data[img*x.H*x.W*x.C : (img+1)*x.H*x.W*x.C]
+		done := 0
+		for done < n && nhwc.WinogradInputAt(x.C, image, x.H, x.W, top, left+done*nhwc.WinogradTile-pad[1], v[done*pitch:], step) {
+			done++
+		}
+		if done == n {
+		} else if top >= 0 && top+nhwc.WinogradPatch <= x.H || x.C%8 != 0 {
+			for i := done; i < n; i++ {
 				s.patch(x, h, w, from+i, pad, v[i*pitch:], step)
 			}
 		} else {
 			// They all have to be copied, and overlap.
 			width := n*nhwc.WinogradTile + nhwc.WinogradPatch - nhwc.WinogradTile
 			s.padded = grow(s.padded, nhwc.WinogradPatch*width*x.C)
-			image := x.Data[img*x.H*x.W*x.C : (img+1)*x.H*x.W*x.C]
 			cut(s.padded, width, x, image, 0, x.C, top, left-pad[1], nhwc.WinogradPatch, width)
 			for i := range n {
 				nhwc.WinogradInput(x.C, s.padded[i*nhwc.WinogradTile*x.C:], nhwc.Square{Row: width * x.C, Column: x.C}, v[i*pitch:], step)

@@ -68,6 +68,8 @@ func runTransform(set, kind int, t *transform) {
 		} else {
 			winogradInputAVX2(t)
 		}
+	case edgeKind:
+		winogradInputEdgeAVX512(t)
 	case outputKind:
 		if wide {
 			winogradOutputAVX512(t)

@@ -404,6 +404,9 @@ func winogradWeightAVX512(t *transform)
 func winogradGatherAVX512(t *transform)
 
 //go:noescape
+func winogradInputEdgeAVX512(t *transform)
+
+//go:noescape
 func moments1AVX512(e *pointwise)
 
 //go:noescape

@@ -90,6 +90,39 @@ func TestWinogradEqualsTheDefinition(t *testing.T) {
 	})
 }
 
+func TestWinogradInputAtSeesZerosOutside(t *testing.T) {
+	check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 6))
+		n := 8 * rapid.IntRange(1, 6).Draw(t, "vectors")
+		h, w := rapid.IntRange(1, 9).Draw(t, "h"), rapid.IntRange(1, 9).Draw(t, "w")
+		top, left := rapid.IntRange(-8, 10).Draw(t, "top"), rapid.IntRange(-8, 10).Draw(t, "left")
+		image := exact(rng, h*w*n)
+		padded := make([]float32, 36*n)
+		for i := range 6 {
+			for j := range 6 {
+				if y, x := top+i, left+j; y >= 0 && y < h && x >= 0 && x < w {
+					copy(padded[(i*6+j)*n:][:n], image[(y*w+x)*n:])
+				}
+			}
+		}
+		step := n + rapid.IntRange(0, 9).Draw(t, "gap")
+		got, want := exact(rng, 35*step+n), make([]float32, 35*step+n)
+		copy(want, got)
+		if !WinogradInputAt(n, image, h, w, top, left, got, step) {
+			if Wide() && n%16 == 0 {
+				t.Fatal("not done")
+			}
+			return
+		}
+		WinogradInput(n, padded, Square{6 * n, n}, want, step)
+		for i, v := range got {
+			if v != want[i] {
+				t.Fatalf("value %d is %g, want %g", i, v, want[i])
+			}
+		}
+	})
+}
+
 func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 4))

@@ -19,6 +19,9 @@ const (
 	wFloor
 	wBiasAt // where the kernel is; not pointers to Go
 	wResidualAt
+	wOffset  // bytes from src to the square
+	wRows    // a bit for each row of the square that is there
+	wColumns // the same for columns
 )
 
 // The transforms of F(4×4, 3×3) with the points 0, ±√½, ±√2 and ∞, each given
@@ -30,6 +33,7 @@ type oneD struct {
 	constants []float64 // in Y15, Y14, …
 	emit      func() []int
 	output    bool // has a bias, a residual and a floor
+	edge      bool // some of the inputs are not there but zeros
 }
 
 const (
@@ -136,7 +140,13 @@ func grid(i int, base, base3, step string) string {
 // winograd writes the two-dimensional transforms: the columns of a square of
 // vectors, then the rows of the result, for a vector of channels after another.
 func winograd() {
-	for _, t := range transforms {
+	list := transforms
+	if to == avx512 {
+		edge := transforms[0]
+		edge.name, edge.edge = "winogradInputEdge", true
+		list = append(append([]oneD(nil), transforms...), edge)
+	}
+	for _, t := range list {
 		temporary := to.vec * t.out * t.in
 		frame(t.name, "t", "transform", fmt.Sprintf("0, $%d-8", temporary+to.vec))
 		p("\tNO_LOCAL_POINTERS")
@@ -149,6 +159,17 @@ func winograd() {
 			p("\tVBROADCASTSS X%d, Y%d", 15-i, 15-i)
 		}
 		p("\tMOVQ %d(DI), SI", wSrc)
+		if t.edge {
+			// A row that is not there has an empty mask, with which nothing is read.
+			p("\tADDQ %d(DI), SI", wOffset)
+			for i := range t.in {
+				p("\tMOVQ %d(DI), AX", wRows)
+				p("\tSHRQ $%d, AX", i)
+				p("\tANDQ $1, AX")
+				p("\tNEGQ AX")
+				p("\tKMOVW AX, K%d", i+1)
+			}
+		}
 		p("\tMOVQ %d(DI), R9", wSrcRow)
 		p("\tLEAQ (R9)(R9*2), R13")
 		p("\tMOVQ %d(DI), R15", wDst)
@@ -166,7 +187,20 @@ func winograd() {
 		for j := range t.in {
 			p("\tLEAQ (R8)(R13*1), R10")
 			for i := range t.in {
-				p("\tVMOVUPS %s, Y%d", grid(i, "R8", "R10", "R9"), i)
+				if t.edge {
+					zero(i)
+				} else {
+					p("\tVMOVUPS %s, Y%d", grid(i, "R8", "R10", "R9"), i)
+				}
+			}
+			if t.edge {
+				p("\tMOVQ %d(DI), AX", wColumns)
+				p("\tBTQ $%d, AX", j)
+				p("\tJCC column%d", j)
+				for i := range t.in {
+					p("\tVMOVUPS %s, K%d, Y%d", grid(i, "R8", "R10", "R9"), i+1, i)
+				}
+				p("column%d:", j)
 			}
 			if j < t.in-1 {
 				p("\tADDQ %d(DI), R8", wSrcColumn)
