@@ -81,7 +81,7 @@ type importer struct {
 	// spent counts the values of constants that were computed, stored those of the file,
 	// filled those of tensors that are one number in the file.
 	spent, stored, filled int
-	node  *onnxpb.NodeProto // that is imported now
+	node                  *onnxpb.NodeProto // that is imported now
 }
 
 // anyBatch stands for the batch in shapes of models that leave it open. Arithmetic that
