@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -140,4 +141,21 @@ func TestNothingCallsGorgoniasArithmetic(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Who passes the program on must be able to pass on the notices of what is in it.
+func TestTheNoticeNamesEveryLinkedModule(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/lowrank").Output()
+	if err != nil {
+		t.Skipf("no list of modules: %v", err)
+	}
+	notice, err := os.ReadFile("NOTICE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, module := range strings.Fields(string(out)) {
+		if module != "github.com/lowrank-go/lowrank" && !strings.Contains(string(notice), "  "+module+" ") {
+			t.Errorf("NOTICE does not name %s", module)
+		}
+	}
 }

@@ -50,10 +50,10 @@ func TestAClassifierIsAdaptedToSegmentationAndItsFileMakesTheSameNetwork(t *test
 			if !n.Learner.Segments() {
 				t.Fatalf("%s, %s: no class for a pixel", name, m)
 			}
-			first := pixelStep(t, n, .01)
+			first := pixelStep(t, n, .003)
 			var last float64
 			for range 8 {
-				last = pixelStep(t, n, .01)
+				last = pixelStep(t, n, .003)
 			}
 			if !(last < first) {
 				t.Errorf("%s, %s: the loss went from %g to %g", name, m, first, last)

@@ -38,7 +38,7 @@ func effort(t, s, p, r int) (als, epc int) {
 	work := float64(r) * (2*float64(t*s*p) + 4*float64(r)*float64(t+s+p))
 	scale := math.Sqrt(dearest / max(work, 1))
 	sweeps := func(least, most float64) int { return int(max(least, min(least*scale, most))) }
-	return sweeps(24, 300), sweeps(8, 200)
+	return sweeps(20, 300), sweeps(5, 200)
 }
 
 // factorised is a chain in place of a kernel, or the reason for none.
@@ -337,7 +337,8 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 		}
 	}
 	als := func(x *tensor.Dense, rank, sweeps int) (*cpd.Result, error) {
-		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers})
+		return cpd.ALS(ctx, x, rank, &cpd.Settings{Seed: opt.Seed, MaxSweeps: sweeps, Tol: alsTol, Workers: opt.Workers,
+			Progress: func(_, sweep int, _ float64) { opt.tell(2. / 3 * float64(sweep) / float64(sweeps)) }})
 	}
 	rank := 0
 	switch opt.Rank.Rule {

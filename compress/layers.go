@@ -55,6 +55,12 @@ type Options struct {
 	// Progress, where not nil, is called before each target and once at the
 	// end with done equal to total.
 	Progress func(done, total int, name string)
+	// Share, where not nil, is called more often, with the share of the work that is done
+	// as far as that can be told ahead, and the target's name.
+	Share func(done float64, name string)
+
+	// step tells how far the fit of the target at hand is, from 0 to 1.
+	step func(done float64)
 }
 
 // NoStability as Options.Stability leaves CPs as they were fitted.
@@ -126,39 +132,20 @@ func Compressible(k *conv.Kernel) (bool, string) {
 // error when that is done, and with an error wrapping ErrOption where an option
 // makes no sense or a pattern names no target.
 func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error) {
-	if opt.Method == "" {
-		opt.Method = Auto
-	}
-	if _, err := ParseMethod(string(opt.Method)); err != nil {
+	if err := opt.complete(); err != nil {
 		return nil, err
-	}
-	if opt.Method == Auto {
-		opt.Method = TKDCPD
-	}
-	switch v := opt.Stability; {
-	case v == 0 && opt.Method == TKDCPD:
-		opt.Stability = DefaultStability
-	case v == NoStability:
-		opt.Stability = 0
-	case v != 0 && (!(v > 0) || v == 1 || math.IsInf(v, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD):
-		return nil, fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd, and a factor above 1 or a relative error below", ErrOption, v, opt.Method)
-	}
-	if opt.Rank.Rule == "" {
-		opt.Rank = DefaultRank
-	}
-	if most := map[Method]int{Tucker: 2, TKDCPD: 3}[opt.Method]; len(opt.Rank.Fixed) > 1 && len(opt.Rank.Fixed) != most {
-		return nil, fmt.Errorf("%w: rank %v; method %s takes one rank%s", ErrOption, opt.Rank, opt.Method,
-			[]string{"", "", " or R_out,R_in", " or R_out,R_in,R"}[most])
 	}
 	chosen, err := choose(targets, opt.Layers)
 	if err != nil {
 		return nil, err
 	}
 	results := make([]Result, 0, len(targets))
+	work := newWork(targets, chosen, &opt)
 	for i, t := range targets {
 		if opt.Progress != nil {
 			opt.Progress(i, len(targets), t.Name)
 		}
+		work.begin(i)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -170,10 +157,40 @@ func Layers(ctx context.Context, targets []Target, opt Options) ([]Result, error
 		r.Seconds = time.Since(start).Seconds()
 		results = append(results, r)
 	}
+	work.begin(len(targets))
 	if opt.Progress != nil {
 		opt.Progress(len(targets), len(targets), "")
 	}
 	return results, nil
+}
+
+// complete checks the options and fills in what is not said.
+func (opt *Options) complete() error {
+	if opt.Method == "" {
+		opt.Method = Auto
+	}
+	if _, err := ParseMethod(string(opt.Method)); err != nil {
+		return err
+	}
+	if opt.Method == Auto {
+		opt.Method = TKDCPD
+	}
+	switch v := opt.Stability; {
+	case v == 0 && opt.Method == TKDCPD:
+		opt.Stability = DefaultStability
+	case v == NoStability:
+		opt.Stability = 0
+	case v != 0 && (!(v > 0) || v == 1 || math.IsInf(v, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD):
+		return fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd, and a factor above 1 or a relative error below", ErrOption, v, opt.Method)
+	}
+	if opt.Rank.Rule == "" {
+		opt.Rank = DefaultRank
+	}
+	if most := map[Method]int{Tucker: 2, TKDCPD: 3}[opt.Method]; len(opt.Rank.Fixed) > 1 && len(opt.Rank.Fixed) != most {
+		return fmt.Errorf("%w: rank %v; method %s takes one rank%s", ErrOption, opt.Rank, opt.Method,
+			[]string{"", "", " or R_out,R_in", " or R_out,R_in,R"}[most])
+	}
+	return nil
 }
 
 // choose tells which targets the patterns match, all but linear ones without any.

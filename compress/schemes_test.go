@@ -166,3 +166,51 @@ func TestFilesKeepEveryKindOfChain(t *testing.T) {
 		}
 	}
 }
+
+// A matrix read in pieces has the factors that the kernel's decomposition has.
+func TestMatricesAreFactoredAsPointwiseKernelsAre(t *testing.T) {
+	for _, shape := range [][2]int{{300, 700}, {600, 40}, {64, 64}, {5, 1000}} {
+		k := kernel(t, [4]int{shape[0], shape[1], 1, 1}, 3, .2, conv.Geometry{})
+		rows, cols := shape[0], shape[1]
+		reads := 0
+		m := Matrix{rows, cols, func() ([]float32, error) { reads++; return k.Weight, nil }}
+		var energies []float64
+		u, v, err := m.Factor(t.Context(), 2, func(e []float64) int { energies = e; return 4 })
+		if err != nil || reads != 2 {
+			t.Fatal(err)
+		}
+		r, err := Layers(t.Context(), []Target{{Name: "c", Chain: conv.NewDense(k)}}, Options{Method: SVD, Rank: rank(t, "fixed=4"), Always: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, norm float64
+		for i := range rows {
+			for j := range cols {
+				d := float64(k.Weight[i*cols+j])
+				norm += d * d
+				for c := range 4 {
+					d -= u.At(i, c) * v.At(j, c)
+				}
+				got += d * d
+			}
+		}
+		if got = math.Sqrt(got / norm); math.Abs(got-r[0].RelError) > 1e-6 {
+			t.Errorf("%v: error %g, want %g", shape, got, r[0].RelError)
+		}
+		for c := range 4 {
+			var a, b float64
+			for i := range rows {
+				a += u.At(i, c) * u.At(i, c)
+			}
+			for j := range cols {
+				b += v.At(j, c) * v.At(j, c)
+			}
+			if want := math.Sqrt(energies[c]); math.Abs(a-want) > 1e-6*want || math.Abs(b-want) > 1e-6*want {
+				t.Errorf("%v: component %d has squared norms %g and %g, want %g", shape, c, a, b, want)
+			}
+		}
+		if u, _, err := m.Factor(t.Context(), 1, func([]float64) int { return 0 }); u != nil || err != nil {
+			t.Errorf("rank 0: %v, %v", u, err)
+		}
+	}
+}

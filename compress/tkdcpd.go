@@ -62,6 +62,9 @@ func tuckerCP(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Op
 		}
 		set.VBMF, set.Ranks, set.Rank = false, ranks, rank
 	}
+	// Two thirds of the time are the fit's.
+	set.Fit.Progress = func(_, sweep int, _ float64) { opt.tell(2. / 3 * float64(sweep) / float64(set.Fit.MaxSweeps)) }
+	set.EPC.Progress = func(sweep int, _, _ float64) { opt.tell((2 + float64(sweep)/float64(set.EPC.MaxSweeps)) / 3) }
 	results, err := tkdcpd.DecomposeAll(ctx, &set, parts...)
 	switch {
 	case errors.Is(err, tkdcpd.ErrRank):

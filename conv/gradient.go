@@ -104,9 +104,7 @@ func addParts(workers, parts, n int, sums []float32) {
 	parallel.For(workers, (n+size-1)/size, func(i int) {
 		first := sums[i*size : min((i+1)*size, n)]
 		for p := 1; p < parts; p++ {
-			for j, v := range sums[p*n+i*size:][:len(first)] {
-				first[j] += v
-			}
+			nhwc.Add(first, sums[p*n+i*size:])
 		}
 	})
 }
@@ -278,21 +276,20 @@ func (g *gradient) slab(s *scratch, sums []float32, b slab, group, block int) {
 	if consecutive(columns.taps) && n == ins && c == ins {
 		n, step = n*k.Shape[3], k.Shape[3]
 	}
-	pixels := dy.N * dy.H * dy.W
 	first := (b.img0*dy.H + b.y0) * dy.W
-	for p := range g.l.panels {
-		panel := group*g.l.panels + p
-		out := dy.Data
-		if g.panels != nil {
-			out = g.panels[(panel*pixels+first)*nhwc.Panel:]
-		} else {
-			out = out[first*dy.C+group*k.Out()/k.Groups+p*nhwc.Panel:]
-		}
-		for ky := range k.Shape[2] {
-			for kx := 0; kx < k.Shape[3]; kx += step {
-				at := ((panel*k.Taps()+ky*k.Shape[3]+kx)*ins + c0) * nhwc.Panel
-				s.run.Correlate(&product, n, in[ky*k.Dilation[0]*row+kx*k.Dilation[1]*c:], out, sums[at:])
-			}
+	product.Panels, product.SumPanel = g.l.panels, k.Taps()*ins*nhwc.Panel
+	var out []float32
+	if g.panels != nil {
+		product.YPanel = dy.N * dy.H * dy.W * nhwc.Panel
+		out = g.panels[group*g.l.panels*product.YPanel+first*nhwc.Panel:]
+	} else {
+		product.YPanel = nhwc.Panel
+		out = dy.Data[first*dy.C+group*k.Out()/k.Groups:]
+	}
+	for ky := range k.Shape[2] {
+		for kx := 0; kx < k.Shape[3]; kx += step {
+			at := ((group*g.l.panels*k.Taps()+ky*k.Shape[3]+kx)*ins + c0) * nhwc.Panel
+			s.run.Correlate(&product, n, in[ky*k.Dilation[0]*row+kx*k.Dilation[1]*c:], out, sums[at:])
 		}
 	}
 }
@@ -334,7 +331,7 @@ func (l *Layer) winogradGradient(weight []float32, x, dy *Map, workers int) {
 			s.sums = grow(s.sums, nhwc.WinogradProducts*step)
 			clear(s.sums)
 			for j := range nhwc.WinogradProducts {
-				t.product(s, j, p, ins, s.sums[j*step:])
+				t.product(s, j, p, 1, ins, s.sums[j*step:])
 			}
 			nhwc.WinogradGather(n, s.sums, step, weight[p*9*n:], taps)
 		})
@@ -360,9 +357,7 @@ func (l *Layer) winogradGradient(weight []float32, x, dy *Map, workers int) {
 			parallel.For(inner, nhwc.WinogradProducts, func(j int) {
 				s := scratches.Get().(*scratch)
 				defer scratches.Put(s)
-				for p := range l.panels {
-					t.product(s, j, p, ins, into[j*step+p*n:])
-				}
+				t.product(s, j, 0, l.panels, ins, into[j*step:])
 			})
 			t.release()
 		}
@@ -394,8 +389,8 @@ func (l *Layer) winogradTransforms(x, dy *Map, from, to, workers int) *transform
 	t.s.sums = grow(t.s.sums, nhwc.WinogradProducts*(t.vStep+t.eStep))
 	t.v, t.e = t.s.sums[:nhwc.WinogradProducts*t.vStep], t.s.sums[nhwc.WinogradProducts*t.vStep:]
 	pieces(workers, t.tiles, func(a, b int, s *scratch) {
+		s.patches(x, dy.H, dy.W, from+a, from+b, l.kernel.Padding, t.v[a*t.vPitch:], t.vPitch, t.vStep)
 		for i := a; i < b; i++ {
-			s.patch(x, dy.H, dy.W, from+i, l.kernel.Padding, t.v[i*t.vPitch:], t.vStep)
 			img, y, left := tileAt(from+i, dy.H, dy.W)
 			p, c, at := s.square(dy, img, y, left, nhwc.WinogradTile, nhwc.Panel)
 			nhwc.WinogradSpread(c, p, at, t.e[i*t.ePitch:], t.eStep)
@@ -404,8 +399,11 @@ func (l *Layer) winogradTransforms(x, dy *Map, from, to, workers int) *transform
 	return t
 }
 
-// product adds to the sums of panel p of matrix j.
-func (t *transforms) product(s *scratch, j, p, ins int, sums []float32) {
-	c := nhwc.Correlation{Pixel: t.vPitch, Rows: origin, Columns: t.tiles, YPixel: t.ePitch}
+// product adds to the sums of some panels of matrix j, of which p is the first.
+func (t *transforms) product(s *scratch, j, p, panels, ins int, sums []float32) {
+	c := nhwc.Correlation{
+		Pixel: t.vPitch, Rows: origin, Columns: t.tiles, YPixel: t.ePitch,
+		Panels: panels, YPanel: nhwc.Panel, SumPanel: ins * nhwc.Panel,
+	}
 	s.run.Correlate(&c, ins, t.v[j*t.vStep:], t.e[j*t.eStep+p*nhwc.Panel:], sums)
 }

@@ -51,6 +51,10 @@ type Epilogue struct {
 // within 4 times that of the definition evaluated in float32 (measured on normal
 // inputs and weights: 1.2 to 1.8 times). An infinite or NaN input makes every
 // output of the tiles that see it NaN, not only those that the definition says.
+//
+// Results are the same to the bit with AVX2 and with AVX-512, whose loops add in the
+// same order, but for layers of 2¹⁷ weights a tap and more on fewer than 8 tiles of 4×4
+// outputs, which go by the definition with AVX-512. Without either they differ by rounding.
 type Layer struct {
 	kernel Kernel // shape and geometry
 	// weight is, for each group and panel of 16 outputs, the

@@ -64,6 +64,24 @@ func (x *axis) inside(n int) bool {
 	return first >= 0 && first+span <= n
 }
 
+// inner is those of the outputs [from,to) that look at none but n inputs: [a,b).
+func (x *axis) inner(from, to, n int) (a, b int) {
+	for a = from; a < to && a*x.stride+x.taps[0] < 0; a++ {
+	}
+	for b = to; b > a && (b-1)*x.stride+x.taps[len(x.taps)-1] >= n; b-- {
+	}
+	return a, b
+}
+
+// present is which of the taps, [a,b), output j looks at n inputs through.
+func (x *axis) present(j, n int) (a, b int) {
+	for a = 0; a < len(x.taps) && j*x.stride+x.taps[a] < 0; a++ {
+	}
+	for b = len(x.taps); b > a && j*x.stride+x.taps[b-1] >= n; b-- {
+	}
+	return a, b
+}
+
 // pass is a convolution as the inner loops run it: forwards, or a phase of the
 // backward one.
 type pass struct {
@@ -101,6 +119,8 @@ type scratch struct {
 	padded  []float32
 	picked  *Map
 	sums    []float32
+	zeros   []float32 // are never written
+	edge    []float32 // weights of the taps that are inside
 	offsets []int
 	rows    []int
 }
@@ -153,8 +173,9 @@ func (p *pass) run(dst, x *Map, e Epilogue, workers int) {
 	oh, ow := p.rows.n, p.columns.n
 	rows, pixels := oh, ow
 	if oh == 1 {
-		size := max(pieceValues/(x.C*p.columns.stride), 16*nhwc.TilePixels)
-		pixels = (size + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
+		tile := nhwc.Tile()
+		size := max(pieceValues/(x.C*p.columns.stride), 16*tile)
+		pixels = (size + tile - 1) / tile * tile
 	} else {
 		_, width := p.columns.span(0, ow)
 		rows = min(max(pieceValues/(width*x.C*p.rows.stride), 4), oh)
@@ -204,23 +225,24 @@ func (p *pass) piece(s *scratch, dst, x *Map, e Epilogue, b block, first, last i
 	if wide {
 		segment *= len(p.columns.taps)
 	}
-	n := b.x1 - b.x0
-	pixel, outPixel := p.columns.stride*x.C, p.columns.step*dst.C
-	product := nhwc.Product{Pixel: pixel, Offsets: s.offsets, Length: segment, OutPixel: outPixel, ReLU: e.ReLU}
+	outPixel := p.columns.step * dst.C
+	product := nhwc.Product{
+		Pixel: p.columns.stride * x.C, Offsets: s.offsets, Length: segment, OutPixel: outPixel,
+		Rows: b.y1 - b.y0, Row: p.rows.stride * width * x.C, OutRow: p.rows.step * dst.W * dst.C, ReLU: e.ReLU,
+	}
 	depth := p.ins * p.taps() * nhwc.Panel
 	panels := p.panels()
-	for panel := first; panel < last; panel++ {
+	for panel := first; panel < last; {
 		g, t := panel/panels, panel%panels*nhwc.Panel
-		channels := min(p.outs-t, nhwc.Panel)
-		w, bias := p.weight[panel*depth:(panel+1)*depth], p.bias[panel*nhwc.Panel:]
-		for y := b.y0; y < b.y1; y++ {
-			at := p.place(dst, b, y) + g*p.outs + t
-			var residual []float32
-			if e.Residual != nil {
-				residual = e.Residual.Data[at:]
-			}
-			s.run.Run(&product, n, in[(y-b.y0)*p.rows.stride*width*x.C+g*p.ins:], w, bias, dst.Data[at:], residual, channels)
+		end := min(last, (g+1)*panels)
+		channels := min(p.outs-t, (end-panel)*nhwc.Panel)
+		at := p.place(dst, b, b.y0) + g*p.outs + t
+		var residual []float32
+		if e.Residual != nil {
+			residual = e.Residual.Data[at:]
 		}
+		s.run.Run(&product, b.x1-b.x0, in[g*p.ins:], p.weight[panel*depth:end*depth], p.bias[panel*nhwc.Panel:], dst.Data[at:], residual, channels)
+		panel = end
 	}
 }
 
@@ -231,84 +253,96 @@ func (p *pass) place(dst *Map, b block, y int) int {
 
 // depthwisePiece computes a block of a depthwise pass. There is so little to
 // compute that copying the inputs to pad them would cost as much, so it reads
-// them in place: rows of taps that are outside are left out, and pixels at the
-// sides, whose taps are partly outside, are done one by one.
+// them in place and leaves out the taps that are outside: the pixels of a row that
+// see the inside alone are one run, and so are, downwards, those of a column at
+// a side, which all miss the same taps. The corners are done one by one.
 func (p *pass) depthwisePiece(s *scratch, dst, x *Map, e Epilogue, b block) {
-	c := x.C
-	outPixel := p.columns.step * dst.C
-	d := nhwc.Depthwise{Pixel: p.columns.stride * c, Channels: c, OutPixel: outPixel, ReLU: e.ReLU && e.Residual == nil}
+	d := depthwise{pass: p, s: s, x: x, image: x.Data[b.img*x.H*x.W*x.C : (b.img+1)*x.H*x.W*x.C], block: b}
+	d.relu = e.ReLU && e.Residual == nil
+	at := p.place(dst, b, b.y0)
+	d.out, d.outPixel, d.outRow = dst.Data[at:], p.columns.step*dst.C, p.rows.step*dst.W*dst.C
 	if e.Residual != nil {
-		d.OutPixel = c
-		s.sums = grow(s.sums, (b.x1-b.x0)*c)
+		d.outPixel, d.outRow = x.C, (b.x1-b.x0)*x.C
+		s.sums = grow(s.sums, (b.y1-b.y0)*d.outRow)
+		d.out = s.sums
 	}
-	image := x.Data[b.img*x.H*x.W*c : (b.img+1)*x.H*x.W*c]
-	// Columns [from,to) see the inside alone.
-	taps := p.columns.taps
-	from, to := b.x0, b.x0
-	for j := b.x0; j < b.x1; j++ {
-		if first, n := p.columns.span(j, j+1); first < 0 {
-			from, to = j+1, j+1
-		} else if first+n <= x.W {
-			to = j + 1
-		}
-	}
+	// Rows [top,bottom) and columns [from,to) see the inside alone.
+	top, bottom := p.rows.inner(b.y0, b.y1, x.H)
+	from, to := p.columns.inner(b.x0, b.x1, x.W)
 	for y := b.y0; y < b.y1; y++ {
-		at := p.place(dst, b, y)
-		out := dst.Data[at:]
-		if e.Residual != nil {
-			out = s.sums
-		}
-		// The rows of taps that are inside.
-		top, bottom := 0, len(p.rows.taps)
-		for top < bottom && y*p.rows.stride+p.rows.taps[top] < 0 {
-			top++
-		}
-		for top < bottom && y*p.rows.stride+p.rows.taps[bottom-1] >= x.H {
-			bottom--
-		}
-		weight := p.weight[top*len(taps)*c:]
-		// run computes n pixels from j on, whose inputs are counted from column
-		// left.
-		run := func(j, n, left int) {
-			if n <= 0 {
-				return
+		inner := y >= top && y < bottom
+		d.run(y, y+1, from, to)
+		for j := b.x0; j < b.x1; j++ {
+			if j == from {
+				j = to
 			}
-			s.offsets = s.offsets[:0]
-			row := y*p.rows.stride + p.rows.taps[min(top, len(p.rows.taps)-1)]
-			for _, ty := range p.rows.taps[top:bottom] {
-				for _, tx := range taps {
-					o := ((ty-p.rows.taps[top])*x.W + tx) * c
-					if at := j*p.columns.stride + tx; n == 1 && (at < 0 || at >= x.W) {
-						o = nhwc.Outside
-					} else {
-						o += (j*p.columns.stride - left) * c
-					}
-					s.offsets = append(s.offsets, o)
-				}
+			switch {
+			case j == b.x1:
+			case !inner:
+				d.run(y, y+1, j, j+1)
+			case y == top:
+				d.run(top, bottom, j, j+1)
 			}
-			d.Offsets = s.offsets
-			base := 0
-			if len(s.offsets) > 0 {
-				base = (row*x.W + left) * c
-			}
-			s.run.RunDepthwise(&d, n, image[base:], weight, p.bias, out[(j-b.x0)*d.OutPixel:])
-		}
-		for j := b.x0; j < from; j++ {
-			run(j, 1, 0)
-		}
-		first, _ := p.columns.span(from, from+1)
-		run(from, to-from, max(first, 0))
-		for j := to; j < b.x1; j++ {
-			run(j, 1, 0)
-		}
-		if e.Residual == nil {
-			continue
-		}
-		for i := range b.x1 - b.x0 {
-			o := at + i*outPixel
-			addResidual(dst.Data[o:o+c], s.sums[i*c:], e.Residual.Data[o:], e.ReLU)
 		}
 	}
+	if e.Residual == nil {
+		return
+	}
+	for y := range b.y1 - b.y0 {
+		for i := range b.x1 - b.x0 {
+			o := at + y*p.rows.step*dst.W*dst.C + i*p.columns.step*dst.C
+			addResidual(dst.Data[o:o+x.C], s.sums[y*d.outRow+i*x.C:], e.Residual.Data[o:], e.ReLU)
+		}
+	}
+}
+
+// depthwise is a block of a depthwise pass.
+type depthwise struct {
+	*pass
+	s                *scratch
+	x                *Map
+	image            []float32
+	block            block
+	out              []float32 // from the block's first pixel on
+	outPixel, outRow int
+	relu             bool
+}
+
+// run computes outputs [y0,y1) by [x0,x1), one row or one column, all of which
+// see the same of the taps.
+func (d *depthwise) run(y0, y1, x0, x1 int) {
+	if y0 >= y1 || x0 >= x1 {
+		return
+	}
+	c, s := d.x.C, d.s
+	y, x := y0*d.rows.stride, x0*d.columns.stride
+	top, bottom := d.rows.present(y0, d.x.H)
+	left, right := d.columns.present(x0, d.x.W)
+	taps := len(d.columns.taps)
+	weight := d.weight[top*taps*c:]
+	s.offsets = s.offsets[:0]
+	base := 0
+	if top < bottom && left < right {
+		base = ((y+d.rows.taps[top])*d.x.W + x + d.columns.taps[left]) * c
+		for _, ty := range d.rows.taps[top:bottom] {
+			for _, tx := range d.columns.taps[left:right] {
+				s.offsets = append(s.offsets, ((ty-d.rows.taps[top])*d.x.W+tx-d.columns.taps[left])*c)
+			}
+		}
+		if right-left < taps {
+			s.edge = grow(s.edge, (bottom-top)*(right-left)*c)
+			weight = s.edge
+			for i := range bottom - top {
+				copy(weight[i*(right-left)*c:], d.weight[((top+i)*taps+left)*c:((top+i)*taps+right)*c])
+			}
+		}
+	}
+	k := nhwc.Depthwise{Pixel: d.columns.stride * c, Offsets: s.offsets, Channels: c, OutPixel: d.outPixel, ReLU: d.relu}
+	n := x1 - x0
+	if y1-y0 > 1 {
+		n, k.Pixel, k.OutPixel = y1-y0, d.rows.stride*d.x.W*c, d.outRow
+	}
+	s.run.RunDepthwise(&k, n, d.image[base:], weight, d.bias, d.out[(y0-d.block.y0)*d.outRow+(x0-d.block.x0)*d.outPixel:])
 }
 
 func consecutive(taps []int) bool {

@@ -12,6 +12,9 @@ const (
 	// With fewer tiles than this the weights' transform takes longer than the
 	// multiplications that are saved.
 	winogradTiles = 4
+	// The same where vectors are wide and the weights, manyWeights of them or more,
+	// are transformed each time: the definition's products gain more from the width.
+	winogradTilesWide = 8
 )
 
 // winograd reports whether a pass over n maps of h×w outputs runs by Winograd's
@@ -23,7 +26,11 @@ func (l *Layer) winograd(n, h, w int) bool {
 	// Tiles stick out of small maps: the multiplications must be less than two
 	// thirds of the definition's.
 	tiles := tilesOf(h) * tilesOf(w)
-	return n*tiles >= winogradTiles && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
+	least := winogradTiles
+	if nhwc.Wide() && l.kernel.Shape[0]*l.kernel.Shape[1] >= manyWeights {
+		least = winogradTilesWide
+	}
+	return n*tiles >= least && 3*tiles*nhwc.WinogradProducts < 2*h*w*9
 }
 
 // Fast tells whether a convolution is of the kind that Winograd's method serves, with
@@ -106,7 +113,8 @@ func (w *winograd) run(dst, x *Map, e Epilogue, workers int) {
 	}
 	// Equal blocks, of full tiles of the product.
 	t = (tiles + blocks - 1) / blocks
-	t = (t + nhwc.TilePixels - 1) / nhwc.TilePixels * nhwc.TilePixels
+	tile := nhwc.Tile()
+	t = (t + tile - 1) / tile * tile
 	blocks = (tiles + t - 1) / t
 	if blocks >= workers && w.transformed != nil {
 		parallel.For(workers, blocks, func(i int) { w.block(dst, x, e, i*t, min((i+1)*t, tiles), 1) })
@@ -129,10 +137,10 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 	v, m := s.sums[:nhwc.WinogradProducts*vStep], s.sums[nhwc.WinogradProducts*vStep:]
 
 	pieces(workers, n, func(a, b int, s *scratch) {
-		for i := a; i < b; i++ {
-			s.patch(x, dst.H, dst.W, from+i, w.pad, v[i*vPitch:], vStep)
-		}
+		s.patches(x, dst.H, dst.W, from+a, from+b, w.pad, v[a*vPitch:], vPitch, vStep)
 	})
+	s.zeros = grow(s.zeros, mPitch)
+	zeros := s.zeros
 	p := nhwc.Product{Pixel: vPitch, Offsets: origin, Length: w.ins, OutPixel: mPitch}
 	depth := w.ins * nhwc.Panel
 	if w.transformed == nil {
@@ -150,10 +158,7 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 		parallel.For(workers, nhwc.WinogradProducts, func(k int) {
 			s := scratches.Get().(*scratch)
 			defer scratches.Put(s)
-			weights := w.transformed[k*transformed(w.ins, panels):]
-			for j := range panels {
-				s.run.Run(&p, n, v[k*vStep:], weights[j*depth:], zeros, m[k*mStep+j*nhwc.Panel:], nil, nhwc.Panel)
-			}
+			s.run.Run(&p, n, v[k*vStep:], w.transformed[k*transformed(w.ins, panels):], zeros, m[k*mStep:], nil, mPitch)
 		})
 	}
 	pieces(workers, n, func(a, b int, s *scratch) {
@@ -163,10 +168,7 @@ func (w *winograd) block(dst, x *Map, e Epilogue, from, to, workers int) {
 	})
 }
 
-var (
-	origin = []int{0}
-	zeros  = make([]float32, nhwc.Panel)
-)
+var origin = []int{0}
 
 // pieces divides [0,n) among the workers.
 func pieces(workers, n int, f func(a, b int, s *scratch)) {
@@ -183,6 +185,37 @@ func pieces(workers, n int, f func(a, b int, s *scratch)) {
 func tileAt(i, h, w int) (img, y, x int) {
 	across, down := tilesOf(w), tilesOf(h)
 	return i / across / down, i / across % down * nhwc.WinogradTile, i % across * nhwc.WinogradTile
+}
+
+// patches transforms the inputs of tiles [from,to) of h×w outputs to v, each pitch
+// values after the last.
+func (s *scratch) patches(x *Map, h, w, from, to int, pad [2]int, v []float32, pitch, step int) {
+	for from < to {
+		img, y, left := tileAt(from, h, w)
+		n := min((w-left+nhwc.WinogradTile-1)/nhwc.WinogradTile, to-from) // tiles of a row
+		top := y - pad[0]
+		image := x.Data[img*x.H*x.W*x.C : (img+1)*x.H*x.W*x.C]
+		done := 0
+		for done < n && nhwc.WinogradInputAt(x.C, image, x.H, x.W, top, left+done*nhwc.WinogradTile-pad[1], v[done*pitch:], step) {
+			done++
+		}
+		if done == n {
+		} else if top >= 0 && top+nhwc.WinogradPatch <= x.H || x.C%8 != 0 {
+			for i := done; i < n; i++ {
+				s.patch(x, h, w, from+i, pad, v[i*pitch:], step)
+			}
+		} else {
+			// They all have to be copied, and overlap.
+			width := n*nhwc.WinogradTile + nhwc.WinogradPatch - nhwc.WinogradTile
+			s.padded = grow(s.padded, nhwc.WinogradPatch*width*x.C)
+			cut(s.padded, width, x, image, 0, x.C, top, left-pad[1], nhwc.WinogradPatch, width)
+			for i := range n {
+				nhwc.WinogradInput(x.C, s.padded[i*nhwc.WinogradTile*x.C:], nhwc.Square{Row: width * x.C, Column: x.C}, v[i*pitch:], step)
+			}
+		}
+		from += n
+		v = v[min(n*pitch, len(v)):]
+	}
 }
 
 // patch transforms the inputs of tile i of h×w outputs.

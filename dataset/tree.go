@@ -129,8 +129,14 @@ func (t *tree) content(file string) ([]byte, error) {
 	if size := uint64(info.Size()); size > maxImageFile {
 		return nil, fmt.Errorf("%w: an image file of %d bytes; at most %d are accepted", ErrLimit, size, maxImageFile)
 	}
-	if h, ok := info.Sys().(*zip.FileHeader); ok && h.Flags&1 != 0 {
-		return nil, fmt.Errorf("%w: the entry is encrypted", ErrFormat)
+	if h, ok := info.Sys().(*zip.FileHeader); ok {
+		if h.Flags&1 != 0 {
+			return nil, fmt.Errorf("%w: the entry is encrypted", ErrFormat)
+		}
+		// Images are compressed already.
+		if most := 8<<20 + 64*h.CompressedSize64; h.UncompressedSize64 > most {
+			return nil, fmt.Errorf("%w: an entry of %d bytes that declares %d", ErrLimit, h.CompressedSize64, h.UncompressedSize64)
+		}
 	}
 	return readImageFile(f)
 }

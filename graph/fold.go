@@ -90,7 +90,7 @@ func foldModules(g *Graph) error {
 
 // readByModules tells whether what is between a convolution n and its batch norm is read
 // by the modules of sums alone: each value by the next sum, and by one serial module where
-// that is one.
+// that is one. A graph from a file need not be what AddModule makes.
 func (g *Graph) readByModules(n *Node, sums []*Node, by map[*Node][]*Node) bool {
 	for _, s := range sums {
 		readers := 1
@@ -108,7 +108,7 @@ func (g *Graph) readByModules(n *Node, sums []*Node, by map[*Node][]*Node) bool 
 		}
 		n = s
 	}
-	return true
+	return len(by[n]) == 1 // by the batch norm
 }
 
 // affine is y = slope·x + shift of the channels of a pixel.

@@ -3,6 +3,7 @@ package model
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 )
 
@@ -94,6 +95,54 @@ func (t *Tensor) appendAs(dst []byte, d DType) ([]byte, error) {
 		dst = binary.LittleEndian.AppendUint16(dst, h)
 	}
 	return dst, nil
+}
+
+// writeAs writes what appendAs appends, a piece at a time, so that the bytes of a tensor
+// are not in memory beside its elements.
+func (t *Tensor) writeAs(w io.Writer, d DType) error {
+	const most = 1 << 18 // elements
+	n := dataLen(t.Data)
+	var buf []byte
+	for i := 0; i < n; i += most {
+		part := Tensor{Data: part(t.Data, i, min(i+most, n))}
+		var err error
+		if buf, err = part.appendAs(buf[:0], d); err != nil {
+			return err
+		}
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part is data[i:j] of any of a Tensor's slices.
+func part(data any, i, j int) any {
+	switch v := data.(type) {
+	case []float64:
+		return v[i:j]
+	case []float32:
+		return v[i:j]
+	case []int64:
+		return v[i:j]
+	case []int32:
+		return v[i:j]
+	case []int16:
+		return v[i:j]
+	case []int8:
+		return v[i:j]
+	case []uint64:
+		return v[i:j]
+	case []uint32:
+		return v[i:j]
+	case []uint16:
+		return v[i:j]
+	case []uint8:
+		return v[i:j]
+	case []bool:
+		return v[i:j]
+	}
+	return data
 }
 
 // check reports a tensor whose data is of no known type or does not have as

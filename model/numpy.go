@@ -270,10 +270,8 @@ func encodeNPY(w io.Writer, t *Tensor) error {
 	head = append(head, dict...)
 	head = append(head, strings.Repeat(" ", pad)...)
 	head = append(head, '\n')
-	out, err := t.appendAs(head, kind)
-	if err != nil {
+	if _, err := w.Write(head); err != nil {
 		return err
 	}
-	_, err = w.Write(out)
-	return err
+	return t.writeAs(w, kind)
 }

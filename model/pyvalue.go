@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"strings"
+	"unicode"
 )
 
 // The values that an unpickler makes: nil, bool, int64, *big.Int, float64,
@@ -144,4 +145,12 @@ func quoted(s string) string {
 		return fmt.Sprintf("%.*q…", most, s)
 	}
 	return fmt.Sprintf("%q", s)
+}
+
+// visible is a name as it is, or quoted where it is long or has control characters.
+func visible(s string) string {
+	if len(s) <= 80 && !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	return quoted(s)
 }

@@ -211,14 +211,10 @@ func encodeSafetensors(w io.Writer, sd *StateDict) error {
 	if _, err := w.Write(append(head[:], text...)); err != nil {
 		return err
 	}
-	var buf []byte
 	for _, name := range names {
 		t := sd.tensors[name]
-		if buf, err = t.appendAs(buf[:0], t.FileType()); err != nil {
+		if err := t.writeAs(w, t.FileType()); err != nil {
 			return fmt.Errorf("tensor %q: %w", name, err)
-		}
-		if _, err := w.Write(buf); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -12,15 +12,12 @@ import (
 // other metadata.
 func (sd *StateDict) Sum(but ...string) (string, error) {
 	h := sha256.New()
-	var buf []byte
 	for _, name := range slices.Sorted(slices.Values(sd.names)) {
 		t := sd.tensors[name]
 		fmt.Fprintf(h, "%q %s %v\n", name, t.FileType(), t.Shape)
-		var err error
-		if buf, err = t.appendAs(buf[:0], t.FileType()); err != nil {
+		if err := t.writeAs(h, t.FileType()); err != nil {
 			return "", fmt.Errorf("tensor %s: %w", quoted(name), err)
 		}
-		h.Write(buf)
 	}
 	keys := make([]string, 0, len(sd.Meta))
 	for k := range sd.Meta {

@@ -3,6 +3,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Errors that others wrap.
@@ -300,7 +301,27 @@ func (sd *StateDict) CheckFinite() error {
 			}
 		}
 		if at >= 0 {
-			return fmt.Errorf("%w: %s has %g at element %d", ErrNotFinite, name, bad, at)
+			return fmt.Errorf("%w: %s has %g at element %d", ErrNotFinite, visible(name), bad, at)
+		}
+	}
+	return nil
+}
+
+// CheckFloat32 is CheckFinite also for numbers of float64 that are none of float32: what
+// runs networks would make infinities of them.
+func (sd *StateDict) CheckFloat32() error {
+	if err := sd.CheckFinite(); err != nil {
+		return err
+	}
+	for _, name := range sd.names {
+		v, ok := sd.tensors[name].Data.([]float64)
+		if !ok {
+			continue
+		}
+		for i, x := range v {
+			if math.IsInf(float64(float32(x)), 0) {
+				return fmt.Errorf("%w: %s has %g at element %d, which is beyond float32", ErrNotFinite, visible(name), x, i)
+			}
 		}
 	}
 	return nil

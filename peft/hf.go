@@ -106,7 +106,7 @@ func (b Base) DecodePEFT(config []byte, sd *model.StateDict) (*Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sd.CheckFinite(); err != nil {
+	if err := sd.CheckFloat32(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	at := index(b.Sites)

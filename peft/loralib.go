@@ -21,7 +21,7 @@ func DecodeLoralib(sd *model.StateDict, sites []Site, alpha float64) (*Adapter, 
 // X.conv, the kernels of changed layers must be the base's, and are left out. Errors wrap
 // ErrFile, and ErrBase for kernels that are not.
 func (b Base) DecodeLoralib(sd *model.StateDict, alpha float64) (*Adapter, error) {
-	if err := sd.CheckFinite(); err != nil {
+	if err := sd.CheckFloat32(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	at := index(b.Sites)

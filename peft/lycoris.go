@@ -38,7 +38,7 @@ func DecodeLyCORIS(sd *model.StateDict, sites []Site, prefix string) (*Adapter, 
 // Errors wrap ErrFile, and ErrLossy for a LoCon of a kernel in groups, and, where the
 // base's tensors are not at hand, for what adds to them.
 func (b Base) DecodeLyCORIS(sd *model.StateDict, prefix string) (*Adapter, error) {
-	if err := sd.CheckFinite(); err != nil {
+	if err := sd.CheckFloat32(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
 	if prefix == "" {

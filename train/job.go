@@ -314,6 +314,9 @@ func (r *run) step(ctx context.Context, b dataset.Batch) error {
 	if err != nil {
 		return err
 	}
+	if err := r.checkLogits(logits, b); err != nil {
+		return err
+	}
 	if cap(r.gradient) < len(logits) {
 		r.gradient, r.second = make([]float32, len(logits)), make([]float32, len(logits))
 	}

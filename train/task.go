@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/dataset"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/nn"
 )
 
@@ -36,6 +37,18 @@ func (r *run) checkLabels(b dataset.Batch) error {
 		if label < 0 || label >= classes {
 			return fmt.Errorf("%w: label %d of an image of %s; the network tells %d classes apart, from 0 (image %d of the batch)", dataset.ErrFormat, label, r.Data.Name(), classes, i)
 		}
+	}
+	return nil
+}
+
+// checkLogits reports a network whose output is none for each label of a batch.
+func (r *run) checkLogits(logits []float32, b dataset.Batch) error {
+	n, what := len(b.Labels), "images"
+	if r.Learner.Segments() {
+		n, what = len(b.Masks), "pixels"
+	}
+	if classes := r.Learner.Classes(); len(logits) != n*classes {
+		return fmt.Errorf("%w: the network gives %d values for %d %s of %d classes", graph.ErrTask, len(logits), n, what, classes)
 	}
 	return nil
 }

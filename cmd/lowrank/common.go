@@ -85,7 +85,7 @@ func (f *modelFlags) readNetwork(path string) (*model.StateDict, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := sd.CheckFinite(); err != nil {
+	if err := sd.CheckFloat32(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if _, ok := sd.Meta[peft.MetaKey]; !ok {

@@ -186,7 +186,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	}
 	opt := compress.Options{Method: method, Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads}
 	line := progressLine(cmd, "layers")
-	opt.Progress = line.Update
+	opt.Share = line.Part
 	start := time.Now()
 	r := &compressReport{Method: f.method, Rank: rank.String(), Stability: f.stability}
 	var out *model.StateDict
@@ -302,6 +302,9 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 	if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
 		return nil, err
 	}
+	if err := f.forecast(cmd, before, opt); err != nil {
+		return nil, err
+	}
 	after, layers, err := compress.Network(cmd.Context(), before, opt)
 	if err != nil {
 		return nil, err
@@ -327,23 +330,41 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 	return after.StateDict()
 }
 
+// forecast says before the work where the network will be no faster.
+func (f *compressFlags) forecast(cmd *cobra.Command, before *graph.Graph, opt compress.Options) error {
+	planned, ok, err := compress.Outline(before, opt)
+	if err != nil || !ok {
+		return err
+	}
+	t, err := f.times(cmd.Context(), before, planned, 300*time.Millisecond)
+	if err == nil && float64(t[1]) > .97*float64(t[0]) {
+		cmd.PrintErrf("lowrank: as planned the network gets smaller, but no faster on this machine: an image takes %.2f ms, and took %.2f\n", ms(t[1]), ms(t[0]))
+	}
+	return err
+}
+
 // latency times one image through both networks, in turn.
 func (f *compressFlags) latency(ctx context.Context, before, after *graph.Graph, r *compressReport) error {
-	var programs []*graph.Program
-	for _, net := range []*graph.Graph{before, after} {
-		p, err := net.Compile()
-		if err != nil {
-			return err
-		}
-		programs = append(programs, p)
-	}
-	t, err := eval.Latency(ctx, programs, 1, f.threads, 2*time.Second)
+	t, err := f.times(ctx, before, after, 2*time.Second)
 	if err != nil {
 		return err
 	}
 	b, a := ms(t[0]), ms(t[1])
 	r.LatencyBefore, r.LatencyAfter = &b, &a
 	return nil
+}
+
+// times is how long an image takes in both networks, measured for about a budget.
+func (f *compressFlags) times(ctx context.Context, before, after *graph.Graph, budget time.Duration) ([]time.Duration, error) {
+	var programs []*graph.Program
+	for _, net := range []*graph.Graph{before, after} {
+		p, err := net.Compile()
+		if err != nil {
+			return nil, err
+		}
+		programs = append(programs, p)
+	}
+	return eval.Latency(ctx, programs, 1, f.threads, budget)
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
-	"github.com/lowrank-go/lowrank/onnx/importer"
 	"github.com/lowrank-go/lowrank/onnx/onnxgraph"
 	"github.com/lowrank-go/lowrank/torchmodule"
 	"github.com/lowrank-go/lowrank/zoo"
@@ -53,7 +52,7 @@ func (f *modelFlags) onnxNet(path string) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	net, err := importer.Load(path, importer.Options{Input: size})
+	net, err := onnxgraph.Load(path, onnxgraph.Options{Input: size})
 	if err != nil {
 		return nil, err
 	}

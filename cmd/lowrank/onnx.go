@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -31,6 +33,9 @@ func (f *onnxFlags) add(cmd *cobra.Command) {
 // isONNXName tells whether a file is to be an ONNX model.
 func isONNXName(path string) bool { return strings.HasSuffix(strings.ToLower(path), ".onnx") }
 
+// large is the size of files that memory is kept tight for.
+const large = 256 << 20
+
 // onnx compresses an ONNX model to another one, without running it.
 func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Options) error {
 	switch {
@@ -56,6 +61,11 @@ func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Optio
 		return err
 	}
 	defer m.Close()
+	// A large file's weights shall not lie in memory as garbage: the program takes
+	// at most half as much again as the file.
+	if info, err := os.Stat(path); err == nil && info.Size() > large {
+		defer debug.SetMemoryLimit(debug.SetMemoryLimit(info.Size() / 10 * 14))
+	}
 	dropped := 0
 	if f.clean {
 		if dropped, err = rewrite.Clean(m, f.raiseIR); err != nil {

@@ -28,6 +28,7 @@ const (
 	affineKind
 	affineAddKind
 	affinePairKind
+	addKind
 	sgdKind
 	adamKind
 	maximaKind
@@ -35,20 +36,42 @@ const (
 
 // whole is how many of n channels the kernels do.
 func whole(n int) int {
-	if accelerated {
-		return n &^ 7
+	if kernels == inGo {
+		return 0
 	}
-	return 0
+	return n &^ 7
 }
 
-// groups calls f for channels in groups of 32 and then of 8, up to n.
-func groups(n int, f func(at, vectors int)) {
+// groups calls f for channels in groups of four vectors and then of one, up to n.
+func groups(n int, f func(set, at, vectors int)) {
 	at := 0
+	if kernels == inAVX512 {
+		for ; at+64 <= n; at += 64 {
+			f(inAVX512, at, 4)
+		}
+		for ; at+16 <= n; at += 16 {
+			f(inAVX512, at, 1)
+		}
+	}
 	for ; at+32 <= n; at += 32 {
-		f(at, 4)
+		f(inAVX2, at, 4)
 	}
 	for ; at < n; at += 8 {
-		f(at, 1)
+		f(inAVX2, at, 1)
+	}
+}
+
+// vectors calls f for whole vectors of n channels, a multiple of 8: the first, and how
+// many there are.
+func vectors(n int, f func(set, at, vectors int)) {
+	at := 0
+	if kernels == inAVX512 {
+		if at = n &^ 15; at > 0 {
+			f(inAVX512, 0, at/16)
+		}
+	}
+	if at < n {
+		f(inAVX2, at, (n-at)/8)
 	}
 }
 
@@ -61,13 +84,13 @@ func Moments(x []float32, pixels, channels int, pivot, sum, square []float32) {
 	}
 	x, pivot, sum, square = x[:pixels*channels], pivot[:channels], sum[:channels], square[:channels]
 	done := whole(channels)
-	groups(done, func(at, vectors int) {
+	groups(done, func(set, at, vectors int) {
 		e := pointwise{n: pixels, pitch: 4 * channels, x: unsafe.Pointer(&x[at]), a: unsafe.Pointer(&pivot[at]), b: unsafe.Pointer(&sum[at]), c: unsafe.Pointer(&square[at])}
 		kind := moments4Kind
 		if vectors == 1 {
 			kind = moments1Kind
 		}
-		runPointwise(kind, &e)
+		runPointwise(set, kind, &e)
 	})
 	if done == channels {
 		return
@@ -97,7 +120,7 @@ func Products(g, x, out []float32, pixels, channels int, mean, sum, product []fl
 		kind4, kind1 = maskedProducts4Kind, maskedProducts1Kind
 	}
 	done := whole(channels)
-	groups(done, func(at, vectors int) {
+	groups(done, func(set, at, vectors int) {
 		e := pointwise{n: pixels, pitch: 4 * channels, x: unsafe.Pointer(&x[at]), out: unsafe.Pointer(&g[at]),
 			a: unsafe.Pointer(&mean[at]), b: unsafe.Pointer(&sum[at]), c: unsafe.Pointer(&product[at])}
 		if out != nil {
@@ -107,7 +130,7 @@ func Products(g, x, out []float32, pixels, channels int, mean, sum, product []fl
 		if vectors == 1 {
 			kind = kind1
 		}
-		runPointwise(kind, &e)
+		runPointwise(set, kind, &e)
 	})
 	if done == channels {
 		return
@@ -137,18 +160,18 @@ func Affine(dst, x, residual []float32, pixels, channels int, scale, shift []flo
 		residual = residual[:n]
 	}
 	done := whole(channels)
-	if done > 0 {
-		e := pointwise{n: pixels, vectors: done / 8, pitch: 4 * channels, x: unsafe.Pointer(&x[0]), out: unsafe.Pointer(&dst[0]),
-			a: unsafe.Pointer(&scale[0]), b: unsafe.Pointer(&shift[0]), floor: float32(math.Inf(-1))}
+	vectors(done, func(set, at, n int) {
+		e := pointwise{n: pixels, vectors: n, pitch: 4 * channels, x: unsafe.Pointer(&x[at]), out: unsafe.Pointer(&dst[at]),
+			a: unsafe.Pointer(&scale[at]), b: unsafe.Pointer(&shift[at]), floor: float32(math.Inf(-1))}
 		if relu {
 			e.floor = 0
 		}
 		kind := affineKind
 		if residual != nil {
-			kind, e.y = affineAddKind, unsafe.Pointer(&residual[0])
+			kind, e.y = affineAddKind, unsafe.Pointer(&residual[at])
 		}
-		runPointwise(kind, &e)
-	}
+		runPointwise(set, kind, &e)
+	})
 	if done == channels {
 		return
 	}
@@ -176,10 +199,10 @@ func AffinePair(dst, x, y []float32, pixels, channels int, a, b, c []float32) {
 	n := pixels * channels
 	dst, x, y, a, b, c = dst[:n], x[:n], y[:n], a[:channels], b[:channels], c[:channels]
 	done := whole(channels)
-	if done > 0 {
-		runPointwise(affinePairKind, &pointwise{n: pixels, vectors: done / 8, pitch: 4 * channels, x: unsafe.Pointer(&x[0]), y: unsafe.Pointer(&y[0]), out: unsafe.Pointer(&dst[0]),
-			a: unsafe.Pointer(&a[0]), b: unsafe.Pointer(&b[0]), c: unsafe.Pointer(&c[0])})
-	}
+	vectors(done, func(set, at, n int) {
+		runPointwise(set, affinePairKind, &pointwise{n: pixels, vectors: n, pitch: 4 * channels, x: unsafe.Pointer(&x[at]), y: unsafe.Pointer(&y[at]), out: unsafe.Pointer(&dst[at]),
+			a: unsafe.Pointer(&a[at]), b: unsafe.Pointer(&b[at]), c: unsafe.Pointer(&c[at])})
+	})
 	if done == channels {
 		return
 	}
@@ -191,6 +214,18 @@ func AffinePair(dst, x, y []float32, pixels, channels int, a, b, c []float32) {
 	}
 }
 
+// Add adds x to dst, value by value. It panics where x is shorter than dst.
+func Add(dst, x []float32) {
+	x = x[:len(dst)]
+	done := whole(len(dst))
+	vectors(done, func(set, at, n int) {
+		runPointwise(set, addKind, &pointwise{n: n, x: unsafe.Pointer(&x[at]), out: unsafe.Pointer(&dst[at])})
+	})
+	for i := done; i < len(dst); i++ {
+		dst[i] += x[i]
+	}
+}
+
 // SGD is a step of stochastic gradient descent with momentum. With
 // g' = g + decay·w it sets v to momentum·v + share·g', and takes
 // gradientRate·g' + velocityRate·v from w. It panics where a slice is shorter
@@ -198,10 +233,10 @@ func AffinePair(dst, x, y []float32, pixels, channels int, a, b, c []float32) {
 func SGD(w, v, g []float32, decay, momentum, share, gradientRate, velocityRate float32) {
 	v, g = v[:len(w)], g[:len(w)]
 	done := whole(len(w))
-	if done > 0 {
-		runPointwise(sgdKind, &pointwise{n: done / 8, x: unsafe.Pointer(&g[0]), y: unsafe.Pointer(&v[0]), out: unsafe.Pointer(&w[0]),
+	vectors(done, func(set, at, n int) {
+		runPointwise(set, sgdKind, &pointwise{n: n, x: unsafe.Pointer(&g[at]), y: unsafe.Pointer(&v[at]), out: unsafe.Pointer(&w[at]),
 			scalars: [8]float32{decay, momentum, share, gradientRate, velocityRate}})
-	}
+	})
 	for i := done; i < len(w); i++ {
 		d := g[i] + decay*w[i]
 		v[i] = momentum*v[i] + share*d
@@ -220,10 +255,10 @@ type AdamShares struct {
 func Adam(w, m, s, g []float32, a *AdamShares) {
 	m, s, g = m[:len(w)], s[:len(w)], g[:len(w)]
 	done := whole(len(w))
-	if done > 0 {
-		runPointwise(adamKind, &pointwise{n: done / 8, x: unsafe.Pointer(&g[0]), y: unsafe.Pointer(&m[0]), z: unsafe.Pointer(&s[0]), out: unsafe.Pointer(&w[0]),
+	vectors(done, func(set, at, n int) {
+		runPointwise(set, adamKind, &pointwise{n: n, x: unsafe.Pointer(&g[at]), y: unsafe.Pointer(&m[at]), z: unsafe.Pointer(&s[at]), out: unsafe.Pointer(&w[at]),
 			scalars: [8]float32{a.Decay, a.Beta1, a.Share1, a.Beta2, a.Share2, a.Rate, a.Eps, a.Keep}})
-	}
+	})
 	for i := done; i < len(w); i++ {
 		d := g[i] + a.Decay*w[i]
 		m[i] = a.Beta1*m[i] + a.Share1*d
@@ -250,7 +285,9 @@ func (r *Runner) Maxima(dst []float32, which []uint8, x []float32, offsets []int
 	done := whole(channels)
 	if done > 0 {
 		r.inBytes(offsets)
-		runPointwise(maximaKind, &pointwise{n: len(offsets), vectors: done / 8, x: unsafe.Pointer(&x[0]), y: unsafe.Pointer(&which[0]), out: unsafe.Pointer(&dst[0]), a: unsafe.Pointer(&r.bytes[0])})
+		vectors(done, func(set, at, n int) {
+			runPointwise(set, maximaKind, &pointwise{n: len(offsets), vectors: n, x: unsafe.Pointer(&x[at]), y: unsafe.Pointer(&which[at]), out: unsafe.Pointer(&dst[at]), a: unsafe.Pointer(&r.bytes[0])})
+		})
 	}
 	for c := done; c < channels; c++ {
 		best, at := x[offsets[0]+c], 0

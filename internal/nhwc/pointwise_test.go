@@ -48,7 +48,7 @@ func widen(v []float32) []float64 {
 }
 
 func TestMomentsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		x, pivot := exact(rng, pixels*channels), exact(rng, channels)
 		sum, checkSum := guarded(t, exact(rng, channels))
@@ -68,7 +68,7 @@ func TestMomentsEqualTheDefinition(t *testing.T) {
 }
 
 func TestProductsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		x, mean := exact(rng, pixels*channels), exact(rng, channels)
 		g, checkG := guarded(t, exact(rng, pixels*channels))
@@ -105,7 +105,7 @@ func TestProductsEqualTheDefinition(t *testing.T) {
 }
 
 func TestAffineEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng, pixels, channels := drawRows(t)
 		n := pixels * channels
 		x, a, b, c := exact(rng, n), exact(rng, channels), exact(rng, channels), exact(rng, channels)
@@ -140,8 +140,28 @@ func TestAffineEqualsTheDefinition(t *testing.T) {
 	})
 }
 
+func TestAddEqualsTheDefinition(t *testing.T) {
+	check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
+		n := rapid.IntRange(0, 90).Draw(t, "values")
+		x := exact(rng, n)
+		dst, unharmed := guarded(t, exact(rng, n))
+		want := make([]float32, n)
+		for i := range want {
+			want[i] = dst[i] + x[i]
+		}
+		Add(dst, x)
+		unharmed("dst")
+		for i, v := range dst {
+			if v != want[i] {
+				t.Fatalf("value %d is %g, want %g", i, v, want[i])
+			}
+		}
+	})
+}
+
 func TestStepsEqualTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 9))
 		n := rapid.IntRange(0, 50).Draw(t, "weights")
 		g := exact(rng, n)
@@ -179,7 +199,7 @@ func TestStepsEqualTheDefinition(t *testing.T) {
 }
 
 func TestMaximaNameTheFirstLargest(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 10))
 		channels := rapid.IntRange(0, 40).Draw(t, "channels")
 		offsets := rapid.SliceOfN(rapid.IntRange(0, 60), 1, 9).Draw(t, "offsets")

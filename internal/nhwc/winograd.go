@@ -55,6 +55,10 @@ type transform struct {
 	floor     float32
 	_         uint32
 	_         [2]uintptr // the kernel's own: where it is in bias and residual
+
+	// Of the inputs at an edge alone.
+	offset        int // from src to the square
+	rows, columns int // a bit for each that is there
 }
 
 const (
@@ -119,6 +123,7 @@ const (
 	spreadKind
 	weightKind
 	gatherKind
+	edgeKind
 )
 
 // apply runs a transform of in×in to out×out on n channels.
@@ -137,24 +142,51 @@ func apply(kind int, oneD func([6]float32) [6]float32, in, out, n int, src []flo
 	if s.Row < 0 || s.Column < 0 || d.Row < 0 || d.Column < 0 {
 		panic("nhwc: negative distance")
 	}
-	if accelerated {
-		if n%8 != 0 {
-			panic("nhwc: channels are not a multiple of 8")
-		}
-		t := transform{vectors: n / 8, src: unsafe.Pointer(&src[0]), srcRow: 4 * s.Row, srcColumn: 4 * s.Column,
-			dst: unsafe.Pointer(&dst[0]), dstRow: 4 * d.Row, dstColumn: 4 * d.Column, floor: float32(math.Inf(-1))}
-		if bias != nil {
-			t.bias = unsafe.Pointer(&bias[0])
-		}
-		if residual != nil {
-			t.residual = unsafe.Pointer(&residual[0])
-		}
-		if relu {
-			t.floor = 0
-		}
-		runTransform(kind, &t)
+	if kernels == inGo {
+		applyGo(oneD, in, out, n, src, s, dst, d, bias, residual, relu)
 		return
 	}
+	if n%8 != 0 {
+		panic("nhwc: channels are not a multiple of 8")
+	}
+	// Field by field: a literal would be made elsewhere and copied by pairs of
+	// fields, for which the processor waits.
+	var t transform
+	t.src, t.srcRow, t.srcColumn = unsafe.Pointer(&src[0]), 4*s.Row, 4*s.Column
+	t.dst, t.dstRow, t.dstColumn = unsafe.Pointer(&dst[0]), 4*d.Row, 4*d.Column
+	t.floor = float32(math.Inf(-1))
+	if bias != nil {
+		t.bias = unsafe.Pointer(&bias[0])
+	}
+	if residual != nil {
+		t.residual = unsafe.Pointer(&residual[0])
+	}
+	if relu {
+		t.floor = 0
+	}
+	if Wide() {
+		if t.vectors = n / 16; t.vectors > 0 {
+			runTransform(inAVX512, kind, &t)
+		}
+		if n%16 == 0 {
+			return
+		}
+		n = 8
+		at := t.vectors * 16
+		t.src, t.dst = unsafe.Pointer(&src[at]), unsafe.Pointer(&dst[at])
+		if bias != nil {
+			t.bias = unsafe.Pointer(&bias[at])
+		}
+		if residual != nil {
+			t.residual = unsafe.Pointer(&residual[at])
+		}
+	}
+	t.vectors = n / 8
+	runTransform(inAVX2, kind, &t)
+}
+
+// applyGo is apply in Go.
+func applyGo(oneD func([6]float32) [6]float32, in, out, n int, src []float32, s Square, dst []float32, d Square, bias, residual []float32, relu bool) {
 	for c := range n {
 		var half [6][6]float32 // columns transformed, as [row out][column in]
 		for j := range in {
@@ -190,6 +222,41 @@ func apply(kind int, oneD func([6]float32) [6]float32, in, out, n int, src []flo
 // multiple of 8. All panic where a slice is too short.
 func WinogradInput(n int, x []float32, at Square, v []float32, step int) {
 	apply(inputKind, input1, 6, 6, n, x, at, v, Spread(step), nil, nil, false)
+}
+
+// WinogradInputAt is WinogradInput of the 6×6 pixels from (top, left) on of an image of
+// h×w pixels of n channels. Pixels outside the image are zeros. It returns false, and
+// does nothing, where the set in use cannot leave them out or n is not a multiple of 8.
+func WinogradInputAt(n int, image []float32, h, w, top, left int, v []float32, step int) bool {
+	if n%8 != 0 {
+		return false
+	}
+	if top >= 0 && left >= 0 && top+WinogradPatch <= h && left+WinogradPatch <= w {
+		WinogradInput(n, image[(top*w+left)*n:], Square{w * n, n}, v, step)
+		return true
+	}
+	if !Wide() || n%16 != 0 {
+		return false
+	}
+	if n == 0 {
+		return true
+	}
+	_ = image[h*w*n-1]
+	_ = v[(WinogradProducts-1)*step+n-1]
+	if h < 1 || w < 1 || step < 0 {
+		panic("nhwc: bad image")
+	}
+	// there has a bit for each of the 6 from first on that lies in [0,size).
+	there := func(first, size int) int {
+		from, to := min(max(-first, 0), WinogradPatch), max(min(size-first, WinogradPatch), 0)
+		return (1<<to - 1) &^ (1<<from - 1)
+	}
+	var t transform
+	t.vectors, t.src, t.srcRow, t.srcColumn = n/16, unsafe.Pointer(&image[0]), 4*w*n, 4*n
+	t.dst, t.dstRow, t.dstColumn = unsafe.Pointer(&v[0]), 4*WinogradPatch*step, 4*step
+	t.offset, t.rows, t.columns = 4*(top*w+left)*n, there(top, h), there(left, w)
+	runTransform(inAVX512, edgeKind, &t)
+	return true
 }
 
 // WinogradWeight writes U of n channels of the 3×3 taps of w to u.

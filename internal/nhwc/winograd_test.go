@@ -19,8 +19,24 @@ func drawSquare(t *rapid.T, n, channels int, name string) Square {
 	return Square{Row: n*column + rapid.IntRange(0, 9).Draw(t, name+" row gap"), Column: column}
 }
 
+// rounding bounds the error of a transform's products of two squares, of a×a and b×b
+// vectors, in channel c: it grows with their norms.
+func rounding(x []float32, a int, xAt Square, y []float32, b int, yAt Square, c int) float64 {
+	norm := func(v []float32, n int, at Square) float64 {
+		sum := 0.
+		for i := range n {
+			for j := range n {
+				w := float64(v[i*at.Row+j*at.Column+c])
+				sum += w * w
+			}
+		}
+		return math.Sqrt(sum)
+	}
+	return 1e-6 + 1.5e-6*norm(x, a, xAt)*norm(y, b, yAt)
+}
+
 func TestWinogradEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 3))
 		n := 8 * rapid.IntRange(1, 4).Draw(t, "vectors")
 		dAt, gAt, yAt := drawSquare(t, 6, n, "d"), drawSquare(t, 3, n, "g"), drawSquare(t, 4, n, "y")
@@ -60,7 +76,7 @@ func TestWinogradEqualsTheDefinition(t *testing.T) {
 					if relu {
 						want = max(want, 0)
 					}
-					if math.Abs(float64(y[at])-want) > 2e-5 {
+					if math.Abs(float64(y[at])-want) > rounding(d, 6, dAt, g, 3, gAt, c) {
 						t.Fatalf("output %d, %d of channel %d is %g, want %g", i, j, c, y[at], want)
 					}
 				}
@@ -74,8 +90,41 @@ func TestWinogradEqualsTheDefinition(t *testing.T) {
 	})
 }
 
+func TestWinogradInputAtSeesZerosOutside(t *testing.T) {
+	check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 6))
+		n := 8 * rapid.IntRange(1, 6).Draw(t, "vectors")
+		h, w := rapid.IntRange(1, 9).Draw(t, "h"), rapid.IntRange(1, 9).Draw(t, "w")
+		top, left := rapid.IntRange(-8, 10).Draw(t, "top"), rapid.IntRange(-8, 10).Draw(t, "left")
+		image := exact(rng, h*w*n)
+		padded := make([]float32, 36*n)
+		for i := range 6 {
+			for j := range 6 {
+				if y, x := top+i, left+j; y >= 0 && y < h && x >= 0 && x < w {
+					copy(padded[(i*6+j)*n:][:n], image[(y*w+x)*n:])
+				}
+			}
+		}
+		step := n + rapid.IntRange(0, 9).Draw(t, "gap")
+		got, want := exact(rng, 35*step+n), make([]float32, 35*step+n)
+		copy(want, got)
+		if !WinogradInputAt(n, image, h, w, top, left, got, step) {
+			if Wide() && n%16 == 0 {
+				t.Fatal("not done")
+			}
+			return
+		}
+		WinogradInput(n, padded, Square{6 * n, n}, want, step)
+		for i, v := range got {
+			if v != want[i] {
+				t.Fatalf("value %d is %g, want %g", i, v, want[i])
+			}
+		}
+	})
+}
+
 func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 4))
 		n := 8 * rapid.IntRange(1, 3).Draw(t, "vectors")
 		dAt, gAt, eAt := drawSquare(t, 6, n, "d"), drawSquare(t, 3, n, "g"), drawSquare(t, 4, n, "e")
@@ -102,7 +151,7 @@ func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
 					}
 					at := a*gAt.Row + b*gAt.Column + c
 					inside[at] = true
-					if math.Abs(float64(g[at])-want) > 3e-5 {
+					if math.Abs(float64(g[at])-want) > rounding(d, 6, dAt, e, 4, eAt, c) {
 						t.Fatalf("gradient %d, %d of channel %d is %g, want %g", a, b, c, g[at], want)
 					}
 				}
@@ -117,28 +166,32 @@ func TestWinogradGradientEqualsTheDefinition(t *testing.T) {
 }
 
 func TestWinogradReLUKeepsNaN(t *testing.T) {
-	m, y, bias := make([]float32, 36*8), make([]float32, 16*8), make([]float32, 8)
-	m[3] = float32(math.NaN())
-	for c := range bias {
-		bias[c] = -1
-	}
-	WinogradOutput(8, m, 8, y, Square{32, 8}, bias, nil, true)
-	for c := range 8 {
-		if nan := math.IsNaN(float64(y[c])); nan != (c == 3) || !nan && y[c] != 0 {
-			t.Errorf("channel %d is %g", c, y[c])
+	each(t, func(t *testing.T) {
+		m, y, bias := make([]float32, 36*8), make([]float32, 16*8), make([]float32, 8)
+		m[3] = float32(math.NaN())
+		for c := range bias {
+			bias[c] = -1
 		}
-	}
+		WinogradOutput(8, m, 8, y, Square{32, 8}, bias, nil, true)
+		for c := range 8 {
+			if nan := math.IsNaN(float64(y[c])); nan != (c == 3) || !nan && y[c] != 0 {
+				t.Errorf("channel %d is %g", c, y[c])
+			}
+		}
+	})
 }
 
 func TestTransformsAllocateNothing(t *testing.T) {
-	x, v := make([]float32, 36*8), make([]float32, 36*8)
-	if n := testing.AllocsPerRun(10, func() { WinogradInput(8, x, Square{48, 8}, v, 8) }); n > 0 {
-		t.Errorf("%g allocations", n)
-	}
+	each(t, func(t *testing.T) {
+		x, v := make([]float32, 36*8), make([]float32, 36*8)
+		if n := testing.AllocsPerRun(10, func() { WinogradInput(8, x, Square{48, 8}, v, 8) }); n > 0 {
+			t.Errorf("%g allocations", n)
+		}
+	})
 }
 
 func TestCorrelateEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 5))
 		n := rapid.IntRange(0, 40).Draw(t, "rows of sums")
 		k := &Correlation{Pixel: rapid.IntRange(0, 30).Draw(t, "pixel"), Columns: rapid.IntRange(0, 12).Draw(t, "columns"),
@@ -149,18 +202,23 @@ func TestCorrelateEqualsTheDefinition(t *testing.T) {
 			k.Rows = append(k.Rows, rapid.IntRange(0, 99).Draw(t, "row"))
 			far = max(far, k.Rows[len(k.Rows)-1])
 		}
+		k.Panels = rapid.IntRange(0, 5).Draw(t, "panels")
+		panels := max(k.Panels, 1)
+		k.YPanel = rapid.SampledFrom([]int{Panel, 1000, 3}).Draw(t, "panel of y")
+		k.SumPanel = n*Panel + rapid.IntRange(0, 20).Draw(t, "gap of sums")
 		x := exact(rng, max(far+(k.Columns-1)*k.Pixel+n, 0))
-		y := exact(rng, max((len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel, 0))
-		sums := exact(rng, n*Panel+64)
+		y := exact(rng, max((panels-1)*k.YPanel+(len(k.Rows)-1)*k.YRow+(k.Columns-1)*k.YPixel+Panel, 0))
+		size := (panels-1)*k.SumPanel + n*Panel
+		sums := exact(rng, size+64)
 		before := append([]float32(nil), sums...)
 		var r Runner
-		r.Correlate(k, n, x, y, sums[:n*Panel:n*Panel])
+		r.Correlate(k, n, x, y, sums[:size:size])
 		for i, v := range sums {
 			want := float64(before[i])
-			if i < n*Panel {
+			if p, i := i/max(k.SumPanel, 1), i%max(k.SumPanel, 1); p < panels && i < n*Panel {
 				for row, o := range k.Rows {
 					for j := range k.Columns {
-						want += float64(x[o+j*k.Pixel+i/Panel]) * float64(y[row*k.YRow+j*k.YPixel+i%Panel])
+						want += float64(x[o+j*k.Pixel+i/Panel]) * float64(y[p*k.YPanel+row*k.YRow+j*k.YPixel+i%Panel])
 					}
 				}
 			}
@@ -172,7 +230,7 @@ func TestCorrelateEqualsTheDefinition(t *testing.T) {
 }
 
 func TestCorrelateDepthwiseEqualsTheDefinition(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 6))
 		n := rapid.IntRange(0, 70).Draw(t, "channels")
 		k := &Correlation{Pixel: rapid.IntRange(0, 80).Draw(t, "pixel"), Columns: rapid.IntRange(0, 12).Draw(t, "columns"),

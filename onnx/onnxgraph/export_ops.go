@@ -53,6 +53,10 @@ func (e *exporter) operation(n *graph.Node, in []string) (string, error) {
 	case *graph.Pool:
 		return e.pool(n, op, in[0])
 	case *graph.Binary:
+		if name, ok := comparisons[op.Op]; ok {
+			is := e.add(name, n.Name+".is", in)
+			return last("Cast", []string{is}, integer("to", int(onnxpb.TensorProto_FLOAT)))
+		}
 		name, ok := binaries[op.Op]
 		if !ok {
 			return "", fmt.Errorf("%w: it has no counterpart in ONNX", graph.ErrUnsupported)
@@ -112,6 +116,10 @@ func (e *exporter) operation(n *graph.Node, in []string) (string, error) {
 		if !op.Channels {
 			return last("SpaceToDepth", in, integer("blocksize", op.Block))
 		}
+		return e.unshuffle(n, op, in[0])
+	}
+	if s, ok, err := e.more(n, in); ok {
+		return s, err
 	}
 	return "", fmt.Errorf("%w: it has no counterpart in ONNX", graph.ErrUnsupported)
 }
@@ -119,6 +127,9 @@ func (e *exporter) operation(n *graph.Node, in []string) (string, error) {
 var binaries = map[graph.BinaryOp]string{
 	graph.Add: "Add", graph.Sub: "Sub", graph.Mul: "Mul", graph.Div: "Div", graph.Max: "Max", graph.Min: "Min", graph.Pow: "Pow",
 }
+
+// comparisons give booleans in ONNX.
+var comparisons = map[graph.BinaryOp]string{graph.Equal: "Equal", graph.Less: "Less", graph.Greater: "Greater"}
 
 func stepOf(s int) int {
 	if s == 0 {
@@ -243,21 +254,6 @@ func (e *exporter) pool(n *graph.Node, op *graph.Pool, x string) (string, error)
 		attributes = append(attributes, when(w.CountPadding, integer("count_include_pad", 1)), when(dilated, integers("dilations", ones(w.Dilation)...)))
 	}
 	return e.put(kind, n.Name, []string{x}, attributes...), nil
-}
-
-// resize adds bilinear resizing, to the size of a second input where there is one.
-func (e *exporter) resize(n *graph.Node, op *graph.Resize, in []string) (string, error) {
-	shape := e.add("Shape", n.Name+".shape", in[:1])
-	channels := e.add("Slice", n.Name+".channels", e.slicing(n.Name, shape, []int{0}, []int{2}, []int{0}, []int{1}))
-	var size string
-	if len(in) == 2 {
-		like := e.add("Shape", n.Name+".like", in[1:])
-		size = e.add("Slice", n.Name+".size", e.slicing(n.Name+".like", like, []int{2}, []int{4}, []int{0}, []int{1}))
-	} else {
-		size = e.ints(n.Name+".size", op.Size[:]...)
-	}
-	sizes := e.add("Concat", n.Name+".sizes", []string{channels, size}, integer("axis", 0))
-	return e.put("Resize", n.Name, []string{in[0], "", "", sizes}, text("mode", "linear"), text("coordinate_transformation_mode", "half_pixel")), nil
 }
 
 // activation adds a function of one value, put together of others where ONNX, or the

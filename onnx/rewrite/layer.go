@@ -150,14 +150,20 @@ func (l *layer) convolution(s *shapes) (*layer, string, error) {
 // kernel reads the weights. The geometry is left out: chains of it keep each axis in one
 // stage, and the nodes say the rest.
 func (l *layer) kernel() (*conv.Kernel, error) {
-	w, err := l.weight.Float32s()
+	w, err := l.weights()
 	if err != nil {
 		return nil, err
 	}
-	if l.transposed {
+	return conv.NewKernel(l.shape, w, nil, conv.Geometry{Groups: l.groups})
+}
+
+// weights reads the weights, outputs before inputs.
+func (l *layer) weights() ([]float32, error) {
+	w, err := l.weight.Float32s()
+	if err == nil && l.transposed {
 		w = swap(w, l.shape[1], l.shape[0], l.shape[2]*l.shape[3])
 	}
-	return conv.NewKernel(l.shape, w, nil, conv.Geometry{Groups: l.groups})
+	return w, err
 }
 
 // swap exchanges the first two of three dimensions, a×b×c.

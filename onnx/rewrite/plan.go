@@ -2,11 +2,13 @@ package rewrite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
 	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/linalg"
 )
 
 // plan is a method and ranks for a layer, and what it will cost.
@@ -139,18 +141,27 @@ func (l *layer) ranks(ctx context.Context, k *conv.Kernel, m compress.Method, de
 	if err != nil {
 		return nil, "", err
 	}
+	p, why := l.matrixPlan(m, energies, dense, opt)
+	if p == nil {
+		return nil, why, nil
+	}
+	return []plan{*p}, "", nil
+}
+
+// matrixPlan is the rank of a product of two matrices by energy or ratio, from the
+// squared singular values.
+func (l *layer) matrixPlan(m compress.Method, energies []float64, dense cost, opt *Options) (*plan, string) {
 	var total float64
 	for _, e := range energies {
 		total += e
 	}
 	full := len(energies)
-	// left is the squared error of a rank.
-	left := func(r int) float64 {
+	made := func(r int) *plan {
 		var rest float64
 		for _, e := range energies[r:] {
 			rest += e
 		}
-		return rest / total
+		return &plan{m, []int{r}, rest / total, l.cost(l.stages(m, []int{r}), opt.block())}
 	}
 	if opt.Rank.Rule == compress.Energy {
 		r, kept := 0, 0.0
@@ -161,19 +172,64 @@ func (l *layer) ranks(ctx context.Context, k *conv.Kernel, m compress.Method, de
 		if opt.Rank.Value == 1 {
 			r = full
 		}
-		r = opt.round(r, full)
-		return []plan{made(left(r), r)}, "", nil
+		return made(opt.round(r, full)), ""
 	}
 	best := 0
 	for r := opt.block(); r < full; r += opt.block() {
-		if made(0, r).cost.padded <= opt.Rank.Value*dense.padded {
+		if l.cost(l.stages(m, []int{r}), opt.block()).padded <= opt.Rank.Value*dense.padded {
 			best = r
 		}
 	}
 	if best == 0 {
-		return nil, none, nil
+		return nil, fmt.Sprintf("no rank fits into %g of its products", opt.Rank.Value)
 	}
-	return []plan{made(left(best), best)}, "", nil
+	return made(best), ""
+}
+
+// pointwise is the chain of a matrix, which is decomposed once and, while it is, not kept.
+// The plan is nil, with the reason, where none pays.
+func (l *layer) pointwise(ctx context.Context, opt *Options) (*plan, *conv.Chain, string, error) {
+	t, s := l.shape[0], l.shape[1]
+	if t == 1 || s == 1 {
+		return nil, nil, "a single output or input", nil
+	}
+	var p *plan
+	reason := ""
+	dense := l.cost(l.dense(), opt.block())
+	u, v, err := compress.Matrix{Rows: t, Cols: s, Read: l.weights}.Factor(ctx, opt.Workers, func(energies []float64) int {
+		if energies[0] == 0 {
+			reason = "all weights are zero"
+			return 0
+		}
+		if p, reason = l.matrixPlan(compress.SVD, energies, dense, opt); p == nil {
+			return 0
+		}
+		if why := opt.saves(dense, p.cost); why != "" {
+			p, reason = nil, fmt.Sprintf("rank %v of svd %s", p.rank, why)
+			return 0
+		}
+		return p.rank[0]
+	})
+	switch {
+	case errors.Is(err, linalg.ErrNotFinite):
+		return nil, nil, "weights are not finite", nil
+	case err != nil || p == nil:
+		return nil, nil, reason, err
+	}
+	r := p.rank[0]
+	first, last := make([]float32, r*s), make([]float32, t*r)
+	for c := range r {
+		for j := range s {
+			first[c*s+j] = float32(v.At(j, c))
+		}
+		for i := range t {
+			last[i*r+c] = float32(u.At(i, c))
+		}
+	}
+	chain := &conv.Chain{Kind: conv.SVD, Rank: p.rank, Groups: 1, Stages: []*conv.Kernel{
+		{Shape: [4]int{r, s, 1, 1}, Weight: first}, {Shape: [4]int{t, r, 1, 1}, Weight: last},
+	}}
+	return p, chain, "", chain.Validate()
 }
 
 // searched are the ranks that package compress finds, rounded up.

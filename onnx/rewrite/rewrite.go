@@ -23,6 +23,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -262,39 +263,13 @@ func (w *rewriter) layer(scope *onnx.Scope, n *onnxpb.NodeProto, s *shapes, chos
 	if r.Reason = reason; reason != "" {
 		return r, nil, nil
 	}
-	k, err := l.kernel()
+	got, chain, err := w.factorise(l)
 	if err != nil {
 		return r, nil, fmt.Errorf("%s: %w", l.name, err)
 	}
-	if ok, why := compress.Compressible(k); !ok {
-		r.Reason = why
-		return r, nil, nil
-	}
-	p, reason, err := l.plan(w.ctx, k, w.opt)
-	if err != nil {
-		return r, nil, fmt.Errorf("%s: %w", l.name, err)
-	}
-	if p == nil {
-		r.Reason = reason
-		return r, nil, nil
-	}
-	o := w.opt.Options
-	o.Method, o.Rank, o.Layers, o.Progress, o.Always = p.method, compress.Rank{Rule: compress.Fixed, Fixed: p.rank}, nil, nil, true
-	if o.Method != compress.CP && o.Method != compress.TKDCPD && o.Method != compress.Separable {
-		o.Stability = 0
-	}
-	results, err := compress.Layers(w.ctx, []compress.Target{{Name: l.name, Chain: conv.NewDense(k)}}, o)
-	if err != nil {
-		return r, nil, err
-	}
-	got := results[0]
-	if got.Reason != "" {
+	if chain == nil {
 		r.Reason = got.Reason
 		return r, nil, nil
-	}
-	chain := got.Chain
-	if w.opt.Rank.Rule == compress.Fixed {
-		chain = filled(chain, w.opt.block())
 	}
 	c := l.cost(chain.Stages, w.opt.block())
 	if why := w.opt.saves(l.cost(l.dense(), w.opt.block()), c); why != "" {
@@ -305,6 +280,46 @@ func (w *rewriter) layer(scope *onnx.Scope, n *onnxpb.NodeProto, s *shapes, chos
 	got.ParamsBefore, got.ParamsAfter, got.MACsAfter = r.ParamsBefore, c.params, c.macs
 	stages, err = w.emit(l, chain, fmt.Sprint(got.Method, got.Rank))
 	return got, stages, err
+}
+
+// factorise is a layer's chain and what is to be reported of it, or the reason for none.
+func (w *rewriter) factorise(l *layer) (r compress.Result, chain *conv.Chain, err error) {
+	byRule := w.opt.Rank.Rule == compress.Energy || w.opt.Rank.Rule == compress.Ratio
+	if l.shape[2]*l.shape[3] == 1 && l.groups == 1 && byRule {
+		p, chain, reason, err := l.pointwise(w.ctx, w.opt)
+		if p == nil || err != nil {
+			return compress.Result{Reason: reason}, nil, err
+		}
+		return compress.Result{Method: string(p.method), Rank: p.rank, RelError: math.Sqrt(p.err)}, chain, nil
+	}
+	k, err := l.kernel()
+	if err != nil {
+		return r, nil, err
+	}
+	if ok, why := compress.Compressible(k); !ok {
+		return compress.Result{Reason: why}, nil, nil
+	}
+	p, reason, err := l.plan(w.ctx, k, w.opt)
+	if p == nil || err != nil {
+		return compress.Result{Reason: reason}, nil, err
+	}
+	o := w.opt.Options
+	o.Method, o.Rank, o.Layers, o.Progress, o.Always = p.method, compress.Rank{Rule: compress.Fixed, Fixed: p.rank}, nil, nil, true
+	if o.Method != compress.CP && o.Method != compress.TKDCPD && o.Method != compress.Separable {
+		o.Stability = 0
+	}
+	results, err := compress.Layers(w.ctx, []compress.Target{{Name: l.name, Chain: conv.NewDense(k)}}, o)
+	if err != nil {
+		return r, nil, err
+	}
+	if results[0].Reason != "" {
+		return results[0], nil, nil
+	}
+	chain = results[0].Chain
+	if w.opt.Rank.Rule == compress.Fixed {
+		chain = filled(chain, w.opt.block())
+	}
+	return results[0], chain, nil
 }
 
 // annotate writes into the model's metadata what was done.

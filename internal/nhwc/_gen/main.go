@@ -1,16 +1,64 @@
-// Command gen writes kernels_amd64.s: the inner loops of convolution on NHWC
-// maps for AVX2 and FMA. Run it with go generate.
+// Command gen writes kernels_amd64.s and kernels_amd64.go: the inner loops of
+// convolution on NHWC maps for AVX2 with FMA and for AVX-512. Run it with go
+// generate.
+//
+// A loop that is the same in both widths is written once, in terms of Y registers
+// and of vec, their width; the products, whose tiles fill the registers, once for each.
 package main
 
 import (
 	"bytes"
 	"fmt"
+	"go/format"
 	"os"
+	"regexp"
 )
 
-var out bytes.Buffer
+// isa is a vector instruction set.
+type isa struct {
+	suffix string // of function names
+	vec    int    // bytes of a vector
+}
 
-func p(format string, args ...any) { fmt.Fprintf(&out, format+"\n", args...) }
+var (
+	avx2   = isa{"AVX2", 32}
+	avx512 = isa{"AVX512", 64}
+)
+
+var (
+	out, decl bytes.Buffer
+	to        isa // what p writes for
+	vector    = regexp.MustCompile(`\bY(\d+)\b`)
+)
+
+// p writes a line. With AVX-512, Y registers become Z registers.
+func p(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if to == avx512 {
+		line = vector.ReplaceAllString(line, "Z$1")
+	}
+	out.WriteString(line + "\n")
+}
+
+// text begins the function of a name, which takes one pointer.
+func text(name, argument, kind string) {
+	frame(name, argument, kind, "NOSPLIT, $0-8")
+}
+
+func frame(name, argument, kind, attributes string) {
+	p("// func %s%s(%s *%s)", name, to.suffix, argument, kind)
+	p("TEXT ·%s%s(SB), %s", name, to.suffix, attributes)
+	fmt.Fprintf(&decl, "//go:noescape\nfunc %s%s(%s *%s)\n\n", name, to.suffix, argument, kind)
+}
+
+// zero makes register r zero.
+func zero(r int) {
+	if to == avx512 {
+		p("\tVPXORD Y%d, Y%d, Y%d", r, r, r)
+		return
+	}
+	p("\tVXORPS Y%d, Y%d, Y%d", r, r, r)
+}
 
 // Offsets of the fields of tile.
 const (
@@ -28,6 +76,13 @@ const (
 	fReLU
 	fTiles
 	fResidualAt // where the kernel is in the residual; not a pointer to Go
+	// AVX-512's alone:
+	fPanel   // bytes from a panel of weights to the next
+	fHalf    // bytes from the inputs of a tile's first half to the second's
+	fOutHalf // the same of the outputs
+	fStep    // bytes from the inputs of a tile to those of the next
+	fOutStep // the same of the outputs
+	fMask    // channels of the last panel
 )
 
 // pixel is the address of pixel i's value, disp bytes on: R8 is pixel 0, R10
@@ -47,9 +102,7 @@ func pixel(i, disp int) string {
 // tile of pixels after another. SI is the tile's inputs, R15 its outputs, R14
 // the tiles that are left.
 func tile(mr int) {
-	name := fmt.Sprintf("tile%dAVX2", mr)
-	p("// func %s(t *tile)", name)
-	p("TEXT ·%s(SB), NOSPLIT, $0-8", name)
+	text(fmt.Sprintf("tile%d", mr), "t", "tile")
 	p("\tMOVQ t+0(FP), DI")
 	p("\tMOVQ %d(DI), R9", fPixel)
 	p("\tMOVQ %d(DI), SI", fX)
@@ -154,24 +207,60 @@ const (
 	dTiles       = fReLU
 )
 
+// A depthwise kernel's loads, products and stores. In blocks of a single vector
+// AVX-512 counts the channels by its mask K1.
+
+func load(vectors int, from string, r int) {
+	if vectors == 1 && to == avx512 {
+		p("\tVMOVUPS.Z %s, K1, Y%d", from, r)
+		return
+	}
+	p("\tVMOVUPS %s, Y%d", from, r)
+}
+
+func multiply(vectors int, from string, weight, sum int) {
+	if vectors == 1 && to == avx512 {
+		p("\tVFMADD231PS %s, Y%d, K1, Y%d", from, weight, sum)
+		return
+	}
+	p("\tVFMADD231PS %s, Y%d, Y%d", from, weight, sum)
+}
+
+func store(vectors, r int, at string) {
+	if vectors == 1 && to == avx512 {
+		p("\tVMOVUPS Y%d, K1, %s", r, at)
+		return
+	}
+	p("\tVMOVUPS Y%d, %s", r, at)
+}
+
+// mask makes K1 the mask of the channels of a vector when R15 are left. It uses
+// BX.
+func mask(vectors int) {
+	if vectors == 1 && to == avx512 {
+		p("\tMOVL $0xFFFF, BX")
+		p("\tBZHIL R15, BX, BX")
+		p("\tKMOVW BX, K1")
+	}
+}
+
 // depthwise is mr pixels of a depthwise convolution; the number of channels is
 // a multiple of 8.
 func depthwise(mr int) {
-	name := fmt.Sprintf("depthwise%dAVX2", mr)
-	p("// func %s(d *depthwise)", name)
-	p("TEXT ·%s(SB), NOSPLIT, $0-8", name)
+	text(fmt.Sprintf("depthwise%d", mr), "d", "depthwise")
 	p("\tMOVQ d+0(FP), DI")
 	p("\tMOVQ %d(DI), R9", fPixel)
 	p("\tLEAQ (R9)(R9*2), R13")
 	p("\tMOVQ %d(DI), SI", dWeightPitch)
 	p("\tMOVQ %d(DI), R15", dChannels)
 	p("\tXORQ DX, DX") // bytes of channels done
-	p("\tVXORPS Y15, Y15, Y15")
+	zero(15)
 	block := func(label string, vectors int) {
 		p("%s%d:", label, mr)
+		mask(vectors)
 		p("\tMOVQ %d(DI), AX", fBias)
 		for v := range vectors {
-			p("\tVMOVUPS %d(AX)(DX*1), Y%d", 32*v, v)
+			load(vectors, fmt.Sprintf("%d(AX)(DX*1)", to.vec*v), v)
 		}
 		for i := 1; i < mr; i++ {
 			for v := range vectors {
@@ -188,11 +277,11 @@ func depthwise(mr int) {
 		p("\tADDQ DX, R8")
 		p("\tLEAQ (R8)(R13*1), R10")
 		for v := range vectors {
-			p("\tVMOVUPS %d(BX), Y%d", 32*v, 12+v)
+			load(vectors, fmt.Sprintf("%d(BX)", to.vec*v), 12+v)
 		}
 		for i := range mr {
 			for v := range vectors {
-				p("\tVFMADD231PS %s, Y%d, Y%d", pixel(i, 32*v), 12+v, i*vectors+v)
+				multiply(vectors, pixel(i, to.vec*v), 12+v, i*vectors+v)
 			}
 		}
 		p("\tADDQ SI, BX")
@@ -210,23 +299,24 @@ func depthwise(mr int) {
 		p("\tADDQ DX, AX")
 		for i := range mr {
 			for v := range vectors {
-				p("\tVMOVUPS Y%d, %d(AX)", i*vectors+v, 32*v)
+				store(vectors, i*vectors+v, fmt.Sprintf("%d(AX)", to.vec*v))
 			}
 			if i < mr-1 {
 				p("\tADDQ %d(DI), AX", fOutPixel)
 			}
 		}
-		p("\tADDQ $%d, DX", 32*vectors)
-		p("\tSUBQ $%d, R15", 8*vectors)
+		p("\tADDQ $%d, DX", to.vec*vectors)
+		p("\tSUBQ $%d, R15", to.vec/4*vectors)
 	}
-	p("\tSUBQ $16, R15")
+	p("\tSUBQ $%d, R15", to.vec/2)
 	p("\tJLT half%d", mr)
 	block("wide", 2)
 	p("\tJGE wide%d", mr)
 	p("half%d:", mr)
-	p("\tADDQ $16, R15")
+	p("\tADDQ $%d, R15", to.vec/2)
 	p("\tJZ done%d", mr)
 	block("narrow", 1)
+	p("\tJGT narrow%d", mr)
 	p("done%d:", mr)
 	p("\tVZEROUPPER")
 	p("\tRET")
@@ -239,8 +329,7 @@ func depthwise(mr int) {
 // is a multiple of 8. Where rows of taps begin is told by the offsets.
 func depthwiseRows() {
 	const mr = 4
-	p("// func depthwiseRowsAVX2(d *depthwise)")
-	p("TEXT ·depthwiseRowsAVX2(SB), NOSPLIT, $0-8")
+	text("depthwiseRows", "d", "depthwise")
 	p("\tMOVQ d+0(FP), DI")
 	p("\tMOVQ %d(DI), R9", fPixel)
 	p("\tLEAQ (R9)(R9*2), R13")
@@ -253,9 +342,10 @@ func depthwiseRows() {
 	p("\tXORQ DX, DX") // bytes of channels done
 	block := func(label string, vectors int) {
 		p("%s:", label)
+		mask(vectors)
 		p("\tMOVQ %d(DI), BX", fBias)
 		for v := range vectors {
-			p("\tVMOVUPS %d(BX)(DX*1), Y%d", 32*v, v)
+			load(vectors, fmt.Sprintf("%d(BX)(DX*1)", to.vec*v), v)
 		}
 		for i := 1; i < mr; i++ {
 			for v := range vectors {
@@ -273,16 +363,16 @@ func depthwiseRows() {
 		p("\tLEAQ (R8)(R13*1), R10")
 		for t := range 3 {
 			for v := range vectors {
-				at := fmt.Sprintf("%d(BX)", 32*v)
+				at := fmt.Sprintf("%d(BX)", to.vec*v)
 				if t > 0 {
 					at += fmt.Sprintf("(SI*%d)", t)
 				}
-				p("\tVMOVUPS %s, Y%d", at, 8+2*t+v)
+				load(vectors, at, 8+2*t+v)
 			}
 		}
 		for j := range mr + 2 {
 			for v := range vectors {
-				p("\tVMOVUPS %s, Y%d", pixel(j, 32*v), 14+v)
+				load(vectors, pixel(j, to.vec*v), 14+v)
 			}
 			for t := range 3 {
 				if i := j - t; i >= 0 && i < mr {
@@ -300,7 +390,7 @@ func depthwiseRows() {
 		p("\tMOVQ %d(DI), BX", dReLU)
 		p("\tTESTQ BX, BX")
 		p("\tJZ %sstore", label)
-		p("\tVXORPS Y15, Y15, Y15")
+		zero(15)
 		for i := range mr * vectors {
 			p("\tVMAXPS Y%d, Y15, Y%d", i, i)
 		}
@@ -308,23 +398,24 @@ func depthwiseRows() {
 		p("\tLEAQ (AX)(DX*1), BX")
 		for i := range mr {
 			for v := range vectors {
-				p("\tVMOVUPS Y%d, %d(BX)", i*vectors+v, 32*v)
+				store(vectors, i*vectors+v, fmt.Sprintf("%d(BX)", to.vec*v))
 			}
 			if i < mr-1 {
 				p("\tADDQ %d(DI), BX", fOutPixel)
 			}
 		}
-		p("\tADDQ $%d, DX", 32*vectors)
-		p("\tSUBQ $%d, R15", 8*vectors)
+		p("\tADDQ $%d, DX", to.vec*vectors)
+		p("\tSUBQ $%d, R15", to.vec/4*vectors)
 	}
-	p("\tSUBQ $16, R15")
+	p("\tSUBQ $%d, R15", to.vec/2)
 	p("\tJLT half")
 	block("wide", 2)
 	p("\tJGE wide")
 	p("half:")
-	p("\tADDQ $16, R15")
+	p("\tADDQ $%d, R15", to.vec/2)
 	p("\tJZ next")
 	block("narrow", 1)
+	p("\tJGT narrow")
 	p("next:")
 	p("\tLEAQ (R14)(R9*4), R14")
 	p("\tMOVQ %d(DI), BX", fOutPixel)
@@ -337,31 +428,67 @@ func depthwiseRows() {
 }
 
 func main() {
+	const constraint = "//go:build amd64 && gc && !noasm && !purego"
 	p("// Code generated by _gen/main.go; DO NOT EDIT.")
 	p("")
-	p("//go:build amd64 && gc && !noasm && !purego")
+	p(constraint)
 	p("")
 	p(`#include "funcdata.h"`)
 	p(`#include "textflag.h"`)
 	p("")
-	for mr := 1; mr <= 6; mr++ {
-		tile(mr)
+	decl.WriteString("// Code generated by _gen/main.go; DO NOT EDIT.\n\n" + constraint + "\n\npackage nhwc\n\n")
+	for _, to = range []isa{avx2, avx512} {
+		tiles()
+		for _, mr := range []int{1, 4} {
+			depthwise(mr)
+		}
+		depthwiseRows()
+		correlations()
+		winograd()
+		pointwise()
 	}
-	for _, mr := range []int{1, 4} {
-		depthwise(mr)
-	}
-	depthwiseRows()
-	for mr := 1; mr <= 6; mr++ {
-		correlate(mr)
-	}
-	for taps := 1; taps <= 5; taps++ {
-		correlateDepthwise(taps)
-	}
-	winograd()
+	to = avx2
 	transpose()
-	pointwise()
-	if err := os.WriteFile("kernels_amd64.s", append(bytes.TrimRight(out.Bytes(), "\n"), 0x0a), 0o644); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	source, err := format.Source(decl.Bytes())
+	if err != nil {
+		fail(err)
+	}
+	for name, text := range map[string][]byte{
+		"kernels_amd64.s":  append(bytes.TrimRight(out.Bytes(), "\n"), '\n'),
+		"kernels_amd64.go": source,
+	} {
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			fail(err)
+		}
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// tiles writes the kernels of products and a table of them.
+func tiles() {
+	if to == avx2 {
+		decl.WriteString("// tilesAVX2[m-1] is the tile of m pixels.\nvar tilesAVX2 = [tilePixels]func(*tile){")
+		for mr := 1; mr <= 6; mr++ {
+			fmt.Fprintf(&decl, "tile%dAVX2, ", mr)
+		}
+		decl.WriteString("}\n\n")
+		for mr := 1; mr <= 6; mr++ {
+			tile(mr)
+		}
+		return
+	}
+	decl.WriteString("// tilesAVX512[m-1][q-1] is the tile of m pixels and q panels.\nvar tilesAVX512 = [widePixels][widePanels]func(*tile){\n")
+	for mr := 1; mr <= widePixels; mr++ {
+		fmt.Fprintf(&decl, "{tile%dx1AVX512, tile%dx2AVX512},\n", mr, mr)
+	}
+	decl.WriteString("}\n\n")
+	for mr := 1; mr <= widePixels; mr++ {
+		for q := 1; q <= widePanels; q++ {
+			wideTile(mr, q)
+		}
 	}
 }

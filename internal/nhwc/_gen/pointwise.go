@@ -1,5 +1,7 @@
 package main
 
+import "fmt"
+
 // Offsets of the fields of pointwise.
 const (
 	eN = 8 * iota // pixels, or vectors of a flat loop
@@ -29,17 +31,16 @@ func registers(fields map[int]string) {
 // moments adds, for some vectors of channels, the sums over pixels of x−a and of
 // its square to b and c.
 func moments(vectors int) {
-	p("// func moments%dAVX2(e *pointwise)", vectors)
-	p("TEXT ·moments%dAVX2(SB), NOSPLIT, $0-8", vectors)
+	text(fmt.Sprintf("moments%d", vectors), "e", "pointwise")
 	registers(map[int]string{eN: "CX", ePitch: "DX", eX: "SI", eA: "R8", eB: "R9", eC: "R10"})
 	for v := range vectors {
-		p("\tVMOVUPS %d(R9), Y%d", 32*v, v)
-		p("\tVMOVUPS %d(R10), Y%d", 32*v, 4+v)
-		p("\tVMOVUPS %d(R8), Y%d", 32*v, 8+v)
+		p("\tVMOVUPS %d(R9), Y%d", to.vec*v, v)
+		p("\tVMOVUPS %d(R10), Y%d", to.vec*v, 4+v)
+		p("\tVMOVUPS %d(R8), Y%d", to.vec*v, 8+v)
 	}
 	p("pixel:")
 	for v := range vectors {
-		p("\tVMOVUPS %d(SI), Y%d", 32*v, 12+v)
+		p("\tVMOVUPS %d(SI), Y%d", to.vec*v, 12+v)
 		p("\tVSUBPS Y%d, Y%d, Y%d", 8+v, 12+v, 12+v)
 		p("\tVADDPS Y%d, Y%d, Y%d", 12+v, v, v)
 		p("\tVFMADD231PS Y%d, Y%d, Y%d", 12+v, 12+v, 4+v)
@@ -48,8 +49,8 @@ func moments(vectors int) {
 	p("\tDECQ CX")
 	p("\tJNZ pixel")
 	for v := range vectors {
-		p("\tVMOVUPS Y%d, %d(R9)", v, 32*v)
-		p("\tVMOVUPS Y%d, %d(R10)", 4+v, 32*v)
+		p("\tVMOVUPS Y%d, %d(R9)", v, to.vec*v)
+		p("\tVMOVUPS Y%d, %d(R10)", 4+v, to.vec*v)
 	}
 	p("\tVZEROUPPER")
 	p("\tRET")
@@ -64,29 +65,33 @@ func products(vectors int, masked bool) {
 	if masked {
 		name = "maskedProducts"
 	}
-	p("// func %s%dAVX2(e *pointwise)", name, vectors)
-	p("TEXT ·%s%dAVX2(SB), NOSPLIT, $0-8", name, vectors)
+	text(fmt.Sprintf("%s%d", name, vectors), "e", "pointwise")
 	fields := map[int]string{eN: "CX", ePitch: "DX", eX: "SI", eOut: "R11", eA: "R8", eB: "R9", eC: "R10"}
 	if masked {
 		fields[eY] = "BX"
 	}
 	registers(fields)
 	for v := range vectors {
-		p("\tVMOVUPS %d(R9), Y%d", 32*v, v)
-		p("\tVMOVUPS %d(R10), Y%d", 32*v, 4+v)
-		p("\tVMOVUPS %d(R8), Y%d", 32*v, 8+v)
+		p("\tVMOVUPS %d(R9), Y%d", to.vec*v, v)
+		p("\tVMOVUPS %d(R10), Y%d", to.vec*v, 4+v)
+		p("\tVMOVUPS %d(R8), Y%d", to.vec*v, 8+v)
 	}
-	p("\tVXORPS Y15, Y15, Y15")
+	zero(15)
 	p("pixel:")
 	for v := range vectors {
-		p("\tVMOVUPS %d(R11), Y12", 32*v)
+		p("\tVMOVUPS %d(R11), Y12", to.vec*v)
 		if masked {
-			p("\tVMOVUPS %d(BX), Y13", 32*v)
-			p("\tVCMPPS $6, Y15, Y13, Y13") // not y ≤ 0
-			p("\tVANDPS Y13, Y12, Y12")
-			p("\tVMOVUPS Y12, %d(R11)", 32*v)
+			p("\tVMOVUPS %d(BX), Y13", to.vec*v)
+			if to == avx512 {
+				p("\tVCMPPS $6, Y15, Y13, K1") // not y ≤ 0
+				p("\tVMOVUPS.Z Y12, K1, Y12")
+			} else {
+				p("\tVCMPPS $6, Y15, Y13, Y13")
+				p("\tVANDPS Y13, Y12, Y12")
+			}
+			p("\tVMOVUPS Y12, %d(R11)", to.vec*v)
 		}
-		p("\tVMOVUPS %d(SI), Y14", 32*v)
+		p("\tVMOVUPS %d(SI), Y14", to.vec*v)
 		p("\tVSUBPS Y%d, Y14, Y14", 8+v)
 		p("\tVADDPS Y12, Y%d, Y%d", v, v)
 		p("\tVFMADD231PS Y14, Y12, Y%d", 4+v)
@@ -99,8 +104,8 @@ func products(vectors int, masked bool) {
 	p("\tDECQ CX")
 	p("\tJNZ pixel")
 	for v := range vectors {
-		p("\tVMOVUPS Y%d, %d(R9)", v, 32*v)
-		p("\tVMOVUPS Y%d, %d(R10)", 4+v, 32*v)
+		p("\tVMOVUPS Y%d, %d(R9)", v, to.vec*v)
+		p("\tVMOVUPS Y%d, %d(R10)", 4+v, to.vec*v)
 	}
 	p("\tVZEROUPPER")
 	p("\tRET")
@@ -110,8 +115,7 @@ func products(vectors int, masked bool) {
 // affine writes max(x·a + b [+ y], floor), or with two inputs x·a + y·b + c, for
 // each pixel.
 func affine(name string, emit func(offset string)) {
-	p("// func %sAVX2(e *pointwise)", name)
-	p("TEXT ·%sAVX2(SB), NOSPLIT, $0-8", name)
+	text(name, "e", "pointwise")
 	registers(map[int]string{eN: "CX", eVectors: "R12", ePitch: "DX", eX: "SI", eY: "BX", eOut: "R11", eA: "R8", eB: "R9", eC: "R10"})
 	p("\tVBROADCASTSS %d(DI), Y15", eFloor)
 	p("pixel:")
@@ -119,7 +123,7 @@ func affine(name string, emit func(offset string)) {
 	p("\tMOVQ R12, R13")
 	p("vector:")
 	emit("(AX*1)")
-	p("\tADDQ $32, AX")
+	p("\tADDQ $%d, AX", to.vec)
 	p("\tDECQ R13")
 	p("\tJNZ vector")
 	p("\tADDQ DX, SI")
@@ -135,8 +139,7 @@ func affine(name string, emit func(offset string)) {
 // flat is a loop over vectors of up to four arrays, with up to six scalars in
 // Y15, Y14, ….
 func flat(name string, scalars int, emit func(offset string)) {
-	p("// func %sAVX2(e *pointwise)", name)
-	p("TEXT ·%sAVX2(SB), NOSPLIT, $0-8", name)
+	text(name, "e", "pointwise")
 	registers(map[int]string{eN: "CX", eX: "SI", eY: "BX", eZ: "DX", eOut: "R11"})
 	for i := range scalars {
 		p("\tVBROADCASTSS %d(DI), Y%d", eScalars+4*i, 15-i)
@@ -144,7 +147,7 @@ func flat(name string, scalars int, emit func(offset string)) {
 	p("\tXORQ AX, AX")
 	p("vector:")
 	emit("(AX*1)")
-	p("\tADDQ $32, AX")
+	p("\tADDQ $%d, AX", to.vec)
 	p("\tDECQ CX")
 	p("\tJNZ vector")
 	p("\tVZEROUPPER")
@@ -179,6 +182,11 @@ func pointwise() {
 		p("\tVFMADD231PS (R8)%s, Y1, Y0", o)
 		p("\tVMOVUPS (BX)%s, Y2", o)
 		p("\tVFMADD231PS (R9)%s, Y2, Y0", o)
+		p("\tVMOVUPS Y0, (R11)%s", o)
+	})
+	flat("add", 0, func(o string) {
+		p("\tVMOVUPS (R11)%s, Y0", o)
+		p("\tVADDPS (SI)%s, Y0, Y0", o)
 		p("\tVMOVUPS Y0, (R11)%s", o)
 	})
 	// x is the gradient, y the momentum, out the weight; scalars are the decay,
@@ -224,8 +232,7 @@ func pointwise() {
 // it was: the first of equals. A NaN counts as larger than everything. n is the
 // number of taps, a their offsets from x.
 func maxima() {
-	p("// func maximaAVX2(e *pointwise)")
-	p("TEXT ·maximaAVX2(SB), NOSPLIT, $0-8")
+	text("maxima", "e", "pointwise")
 	registers(map[int]string{eN: "CX", eVectors: "R12", eX: "SI", eY: "BX", eOut: "R11", eA: "R8"})
 	p("\tXORQ AX, AX")
 	p("\tMOVL $1, R10")
@@ -237,30 +244,41 @@ func maxima() {
 	p("\tMOVQ (R9), R10")
 	p("\tADDQ AX, R10")
 	p("\tVMOVUPS (SI)(R10*1), Y0")
-	p("\tVPXOR Y1, Y1, Y1") // the best tap
-	p("\tVPXOR Y2, Y2, Y2") // the tap
+	zero(1) // the best tap
+	zero(2) // the tap
 	p("\tJMP next")
 	p("tap:")
 	p("\tMOVQ (R9), R10")
 	p("\tADDQ AX, R10")
 	p("\tVMOVUPS (SI)(R10*1), Y3")
 	p("\tVPADDD Y15, Y2, Y2")
-	p("\tVCMPPS $6, Y0, Y3, Y4") // not tap ≤ best
-	p("\tVCMPPS $3, Y0, Y0, Y5") // best is NaN
-	p("\tVANDNPS Y4, Y5, Y4")
-	p("\tVBLENDVPS Y4, Y3, Y0, Y0")
-	p("\tVBLENDVPS Y4, Y2, Y1, Y1")
+	if to == avx512 {
+		p("\tVCMPPS $7, Y0, Y0, K1")     // best is a number
+		p("\tVCMPPS $6, Y0, Y3, K1, K1") // and not tap ≤ best
+		p("\tVMOVUPS Y3, K1, Y0")
+		p("\tVMOVDQU32 Y2, K1, Y1")
+	} else {
+		p("\tVCMPPS $6, Y0, Y3, Y4") // not tap ≤ best
+		p("\tVCMPPS $3, Y0, Y0, Y5") // best is NaN
+		p("\tVANDNPS Y4, Y5, Y4")
+		p("\tVBLENDVPS Y4, Y3, Y0, Y0")
+		p("\tVBLENDVPS Y4, Y2, Y1, Y1")
+	}
 	p("next:")
 	p("\tADDQ $8, R9")
 	p("\tDECQ R13")
 	p("\tJNZ tap")
 	p("\tVMOVUPS Y0, (R11)(AX*1)")
-	p("\tVEXTRACTI128 $1, Y1, X2")
-	p("\tVPACKUSDW X2, X1, X1")
-	p("\tVPACKUSWB X1, X1, X1")
-	p("\tVMOVQ X1, (BX)")
-	p("\tADDQ $8, BX")
-	p("\tADDQ $32, AX")
+	if to == avx512 {
+		p("\tVPMOVDB Y1, (BX)")
+	} else {
+		p("\tVEXTRACTI128 $1, Y1, X2")
+		p("\tVPACKUSDW X2, X1, X1")
+		p("\tVPACKUSWB X1, X1, X1")
+		p("\tVMOVQ X1, (BX)")
+	}
+	p("\tADDQ $%d, BX", to.vec/4)
+	p("\tADDQ $%d, AX", to.vec)
 	p("\tDECQ R12")
 	p("\tJNZ vector")
 	p("\tVZEROUPPER")

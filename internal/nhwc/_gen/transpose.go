@@ -3,6 +3,7 @@ package main
 // transpose writes the transpose of 16×16 values, each row next to the last, by
 // blocks of 8×8.
 func transpose() {
+	decl.WriteString("//go:noescape\nfunc transpose16AVX2(dst, src *float32)\n")
 	p("// func transpose16AVX2(dst, src *float32)")
 	p("TEXT ·transpose16AVX2(SB), NOSPLIT, $0-16")
 	p("\tMOVQ dst+0(FP), DI")

@@ -19,6 +19,9 @@ const (
 	wFloor
 	wBiasAt // where the kernel is; not pointers to Go
 	wResidualAt
+	wOffset  // bytes from src to the square
+	wRows    // a bit for each row of the square that is there
+	wColumns // the same for columns
 )
 
 // The transforms of F(4×4, 3×3) with the points 0, ±√½, ±√2 and ∞, each given
@@ -30,6 +33,7 @@ type oneD struct {
 	constants []float64 // in Y15, Y14, …
 	emit      func() []int
 	output    bool // has a bias, a residual and a floor
+	edge      bool // some of the inputs are not there but zeros
 }
 
 const (
@@ -134,22 +138,38 @@ func grid(i int, base, base3, step string) string {
 }
 
 // winograd writes the two-dimensional transforms: the columns of a square of
-// vectors, then the rows of the result, for 8 channels after another.
+// vectors, then the rows of the result, for a vector of channels after another.
 func winograd() {
-	for _, t := range transforms {
-		p("// func %s(t *transform)", t.name+"AVX2")
-		temporary := 32 * t.out * t.in
-		p("TEXT ·%sAVX2(SB), 0, $%d-8", t.name, temporary+32)
+	list := transforms
+	if to == avx512 {
+		edge := transforms[0]
+		edge.name, edge.edge = "winogradInputEdge", true
+		list = append(append([]oneD(nil), transforms...), edge)
+	}
+	for _, t := range list {
+		temporary := to.vec * t.out * t.in
+		frame(t.name, "t", "transform", fmt.Sprintf("0, $%d-8", temporary+to.vec))
 		p("\tNO_LOCAL_POINTERS")
 		p("\tMOVQ t+0(FP), DI")
-		p("\tLEAQ 31(SP), BX")
-		p("\tANDQ $~31, BX")
+		p("\tLEAQ %d(SP), BX", to.vec-1)
+		p("\tANDQ $~%d, BX", to.vec-1)
 		for i, c := range t.constants {
 			p("\tMOVL $0x%08x, AX // %.6g", math.Float32bits(float32(c)), c)
 			p("\tVMOVD AX, X%d", 15-i)
 			p("\tVBROADCASTSS X%d, Y%d", 15-i, 15-i)
 		}
 		p("\tMOVQ %d(DI), SI", wSrc)
+		if t.edge {
+			// A row that is not there has an empty mask, with which nothing is read.
+			p("\tADDQ %d(DI), SI", wOffset)
+			for i := range t.in {
+				p("\tMOVQ %d(DI), AX", wRows)
+				p("\tSHRQ $%d, AX", i)
+				p("\tANDQ $1, AX")
+				p("\tNEGQ AX")
+				p("\tKMOVW AX, K%d", i+1)
+			}
+		}
 		p("\tMOVQ %d(DI), R9", wSrcRow)
 		p("\tLEAQ (R9)(R9*2), R13")
 		p("\tMOVQ %d(DI), R15", wDst)
@@ -167,26 +187,39 @@ func winograd() {
 		for j := range t.in {
 			p("\tLEAQ (R8)(R13*1), R10")
 			for i := range t.in {
-				p("\tVMOVUPS %s, Y%d", grid(i, "R8", "R10", "R9"), i)
+				if t.edge {
+					zero(i)
+				} else {
+					p("\tVMOVUPS %s, Y%d", grid(i, "R8", "R10", "R9"), i)
+				}
+			}
+			if t.edge {
+				p("\tMOVQ %d(DI), AX", wColumns)
+				p("\tBTQ $%d, AX", j)
+				p("\tJCC column%d", j)
+				for i := range t.in {
+					p("\tVMOVUPS %s, K%d, Y%d", grid(i, "R8", "R10", "R9"), i+1, i)
+				}
+				p("column%d:", j)
 			}
 			if j < t.in-1 {
 				p("\tADDQ %d(DI), R8", wSrcColumn)
 			}
 			for i, y := range t.emit() {
-				p("\tVMOVAPS Y%d, %d(BX)", y, 32*(i*t.in+j))
+				p("\tVMOVAPS Y%d, %d(BX)", y, to.vec*(i*t.in+j))
 			}
 		}
 		p("\tMOVQ R15, R11")
 		if t.output {
 			p("\tMOVQ %d(DI), AX", wResidualAt)
 			p("\tMOVQ %d(DI), R8", wBiasAt)
-			p("\tLEAQ 32(R8), R9")
+			p("\tLEAQ %d(R8), R9", to.vec)
 			p("\tMOVQ R9, %d(DI)", wBiasAt)
 		}
 		for i := range t.out {
 			p("\tLEAQ (R11)(R14*1), R12")
 			for j := range t.in {
-				p("\tVMOVAPS %d(BX), Y%d", 32*(i*t.in+j), j)
+				p("\tVMOVAPS %d(BX), Y%d", to.vec*(i*t.in+j), j)
 			}
 			outs := t.emit()
 			if t.output {
@@ -219,12 +252,12 @@ func winograd() {
 			p("\tMOVQ %d(DI), AX", wResidualAt)
 			p("\tTESTQ AX, AX")
 			p("\tJZ next")
-			p("\tADDQ $32, AX")
+			p("\tADDQ $%d, AX", to.vec)
 			p("\tMOVQ AX, %d(DI)", wResidualAt)
 			p("next:")
 		}
-		p("\tADDQ $32, SI")
-		p("\tADDQ $32, R15")
+		p("\tADDQ $%d, SI", to.vec)
+		p("\tADDQ $%d, R15", to.vec)
 		p("\tDECQ CX")
 		p("\tJNZ %s", t.name)
 		p("\tVZEROUPPER")

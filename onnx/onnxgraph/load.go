@@ -1,11 +1,4 @@
-// Package importer makes networks of ONNX models: graphs of package graph, which run, are
-// trained and are compressed like any other.
-//
-// The nodes of a model become operations one by one, apart from what is computed of
-// constants, which the shapes of tensors are too: that is computed here. What several
-// nodes are together becomes one operation where it is one: zeros around a convolution's
-// input, a bias behind it, a scale behind a batch norm, the shuffle of channels.
-package importer
+package onnxgraph
 
 import (
 	"fmt"
@@ -85,9 +78,10 @@ type importer struct {
 	truths map[*graph.Node]bool // those that are true or false: 1 or 0
 	// batch is the size of the batch that the model's shapes are computed with.
 	batch int64
-	// spent counts the values of constants that were computed.
-	spent int
-	node  *onnxpb.NodeProto // that is imported now
+	// spent counts the values of constants that were computed, stored those of the file,
+	// filled those of tensors that are one number in the file.
+	spent, stored, filled int
+	node                  *onnxpb.NodeProto // that is imported now
 }
 
 // anyBatch stands for the batch in shapes of models that leave it open. Arithmetic that
@@ -322,7 +316,8 @@ func (im *importer) input(gp *onnxpb.GraphProto, nodes []*onnxpb.NodeProto, opt 
 		}
 	}
 	// Models of TensorFlow have the channels last.
-	last := len(full) == 4 && full[3] >= 1 && full[3] <= 4 && !(full[1] >= 1 && full[1] <= 4)
+	const few, many = 4, 16
+	last := len(full) == 4 && full[3] >= 1 && full[3] <= few && (full[1] == 0 || full[1] >= many) && (full[2] == 0 || full[2] >= many)
 	channel := 1
 	if last {
 		channel = 3

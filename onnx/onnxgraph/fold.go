@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"fmt"
@@ -10,10 +10,12 @@ import (
 	"github.com/lowrank-go/lowrank/onnx"
 )
 
-// mostValues bounds the values of one tensor, mostComputed those of all constants that are
-// computed from others: no byte of the file need stand behind them.
+// Bounds of constants: mostValues of the values of one, mostGrown of those of one that is
+// larger than what it is computed from, and mostComputed of those of all that are computed,
+// beyond what the file has: no byte of it need stand behind them.
 const (
 	mostValues   = 1 << 28
+	mostGrown    = 1 << 22
 	mostComputed = 1 << 26
 )
 
@@ -47,8 +49,13 @@ func (im *importer) read(t *onnx.Tensor) (*array, error) {
 		}
 		n *= max(d, 1)
 	}
+	if !t.Filled {
+		im.stored += n
+	} else if im.filled += n; im.filled > mostValues {
+		return nil, fmt.Errorf("%w: %d values that are all the same", onnx.ErrUnsupported, im.filled)
+	}
 	if a.integer {
-		if n > mostComputed {
+		if n > mostGrown && t.Filled {
 			return nil, fmt.Errorf("%w: %d integers", onnx.ErrUnsupported, n)
 		}
 		var err error
@@ -62,8 +69,8 @@ func (im *importer) read(t *onnx.Tensor) (*array, error) {
 
 // spend counts the values of a computed constant.
 func (im *importer) spend(a *array) error {
-	if im.spent += a.len(); im.spent > mostComputed {
-		return fmt.Errorf("%w: constants of more than %d values to compute", onnx.ErrUnsupported, mostComputed)
+	if im.spent += a.len(); im.spent > mostComputed+4*im.stored {
+		return fmt.Errorf("%w: constants of %d values to compute", onnx.ErrUnsupported, im.spent)
 	}
 	return nil
 }
@@ -105,7 +112,7 @@ func vector(v ...int64) *array { return whole([]int{len(v)}, v...) }
 func volume(dims []int) (int, error) {
 	n := 1
 	for _, d := range dims {
-		if d < 0 || d > 0 && n > mostComputed/d {
+		if d < 0 || d > 0 && n > mostValues/d {
 			return 0, fmt.Errorf("%w: a constant of shape %v", onnx.ErrUnsupported, dims)
 		}
 		n *= d
@@ -113,19 +120,32 @@ func volume(dims []int) (int, error) {
 	return n, nil
 }
 
-// pick makes an array of dims whose value i is value source(i) of a.
-func (a *array) pick(dims []int, source func(i int) int) (*array, error) {
+// pick makes an array of dims whose value at places at is value source(at) of a.
+func (a *array) pick(dims []int, source func(at []int) int) (*array, error) {
 	n, err := volume(dims)
 	if err != nil {
 		return nil, err
 	}
+	if n > mostGrown && n > a.len() {
+		return nil, fmt.Errorf("%w: a constant of %v made of %v", onnx.ErrUnsupported, dims, a.dims)
+	}
 	out := &array{dims: dims, integer: a.integer}
+	at := make([]int, len(dims))
+	next := func() {
+		for d := len(at) - 1; d >= 0; d-- {
+			if at[d]++; at[d] < dims[d] {
+				return
+			}
+			at[d] = 0
+		}
+	}
 	if a.integer {
 		out.ints = make([]int64, n)
 		for i := range out.ints {
-			out.ints[i] = a.ints[source(i)]
+			out.ints[i] = a.ints[source(at)]
 			// What is picked is the batch, or has nothing to do with it.
 			out.batch = out.batch || a.batch && isBatch(out.ints[i])
+			next()
 		}
 		return out, nil
 	}
@@ -135,24 +155,15 @@ func (a *array) pick(dims []int, source func(i int) int) (*array, error) {
 	}
 	out.floats, out.batch = make([]float32, n), a.batch
 	for i := range out.floats {
-		out.floats[i] = v[source(i)]
+		out.floats[i] = v[source(at)]
+		next()
 	}
 	return out, nil
 }
 
 func isBatch(v int64) bool { return v%anyBatch == 0 && v != 0 }
 
-// index is where value i of dims is along each.
-func index(dims []int, i int) []int {
-	at := make([]int, len(dims))
-	for d := len(dims) - 1; d >= 0; d-- {
-		at[d] = i % dims[d]
-		i /= dims[d]
-	}
-	return at
-}
-
-// offset is the inverse of index.
+// offset is where the value at places of dims is.
 func offset(dims, at []int) int {
 	n := 0
 	for d, v := range at {
@@ -189,14 +200,15 @@ func (a *array) expand(dims []int) (*array, error) {
 	if slices.Equal(a.dims, dims) {
 		return a, nil
 	}
-	return a.pick(dims, func(i int) int {
-		at := index(dims, i)[len(dims)-len(a.dims):]
+	from := make([]int, len(a.dims))
+	return a.pick(dims, func(at []int) int {
+		copy(from, at[len(dims)-len(from):])
 		for d, n := range a.dims {
 			if n == 1 {
-				at[d] = 0
+				from[d] = 0
 			}
 		}
-		return offset(a.dims, at)
+		return offset(a.dims, from)
 	})
 }
 
@@ -313,13 +325,14 @@ func foldGather(c *nodeContext) ([]*array, error) {
 	}
 	dims := slices.Concat(a.dims[:d], at.dims, a.dims[d+1:])
 	k := len(at.dims)
-	return one(a.pick(dims, func(i int) int {
-		j := index(dims, i)
-		p := int(places[offset(at.dims, j[d:d+k])])
-		if p < 0 {
-			p += n
+	from := make([]int, len(a.dims))
+	return one(a.pick(dims, func(j []int) int {
+		copy(from, j[:d])
+		copy(from[d+1:], j[d+k:])
+		if from[d] = int(places[offset(at.dims, j[d:d+k])]); from[d] < 0 {
+			from[d] += n
 		}
-		return offset(a.dims, slices.Concat(j[:d], []int{p}, j[d+k:]))
+		return offset(a.dims, from)
 	}))
 }
 
@@ -437,12 +450,12 @@ func foldSlice(c *nodeContext) ([]*array, error) {
 	for _, k := range cuts {
 		first[k.Axis], step[k.Axis], dims[k.Axis] = k.Places(a.dims[k.Axis])
 	}
-	return one(a.pick(dims, func(i int) int {
-		at := index(dims, i)
+	from := make([]int, len(dims))
+	return one(a.pick(dims, func(at []int) int {
 		for d := range at {
-			at[d] = first[d] + step[d]*at[d]
+			from[d] = first[d] + step[d]*at[d]
 		}
-		return offset(a.dims, at)
+		return offset(a.dims, from)
 	}))
 }
 
@@ -536,12 +549,12 @@ func foldTranspose(c *nodeContext) ([]*array, error) {
 	for i, p := range perm {
 		dims[i] = a.dims[p]
 	}
-	at := make([]int, len(perm))
-	return one(a.pick(dims, func(i int) int {
-		for k, v := range index(dims, i) {
-			at[perm[k]] = v
+	from := make([]int, len(perm))
+	return one(a.pick(dims, func(at []int) int {
+		for k, v := range at {
+			from[perm[k]] = v
 		}
-		return offset(a.dims, at)
+		return offset(a.dims, from)
 	}))
 }
 
@@ -570,7 +583,7 @@ func foldConstantOfShape(c *nodeContext) ([]*array, error) {
 			return nil, err
 		}
 	}
-	out, err := v.pick(dims, func(int) int { return 0 })
+	out, err := v.pick(dims, func([]int) int { return 0 })
 	if err == nil && c.in[0].array.batch {
 		out.batch = true
 	}
@@ -598,7 +611,7 @@ func foldRange(c *nodeContext) ([]*array, error) {
 		}
 	}
 	n := math.Ceil((v[1] - v[0]) / v[2])
-	if !(n <= mostComputed) {
+	if !(n <= mostGrown) {
 		return nil, fmt.Errorf("%w: a range of %g values", onnx.ErrUnsupported, n)
 	}
 	out := &array{dims: []int{max(int(n), 0)}, integer: integer, batch: batch}
@@ -704,12 +717,12 @@ func foldTile(c *nodeContext) ([]*array, error) {
 		}
 		dims[i] = int(k) * a.dims[i]
 	}
-	return one(a.pick(dims, func(i int) int {
-		at := index(dims, i)
+	from := make([]int, len(dims))
+	return one(a.pick(dims, func(at []int) int {
 		for d := range at {
-			at[d] %= a.dims[d]
+			from[d] = at[d] % a.dims[d]
 		}
-		return offset(a.dims, at)
+		return offset(a.dims, from)
 	}))
 }
 
@@ -727,10 +740,11 @@ func foldSplit(c *nodeContext) ([]*array, error) {
 	for _, n := range sizes {
 		dims := slices.Clone(a.dims)
 		dims[d] = n
-		part, err := a.pick(dims, func(i int) int {
-			at := index(dims, i)
-			at[d] += first
-			return offset(a.dims, at)
+		from := make([]int, len(dims))
+		part, err := a.pick(dims, func(at []int) int {
+			copy(from, at)
+			from[d] += first
+			return offset(a.dims, from)
 		})
 		if err != nil {
 			return nil, err

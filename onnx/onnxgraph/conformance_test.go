@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"context"
@@ -57,15 +57,19 @@ func isNHWC(g *graph.Graph) bool {
 func feed(g *graph.Graph, x *tensor) *conv.Map {
 	n := x.dims[0]
 	c, h, w := g.Input[0], g.Input[1], g.Input[2]
-	m := conv.NewMap(n, h, w, c)
 	if isNHWC(g) {
-		copy(m.Data, x.data)
-		return m
+		return &conv.Map{N: n, H: h, W: w, C: c, Data: x.data}
 	}
+	return toMap(x.data, n, c, h, w)
+}
+
+// toMap is a row-major N×C×H×W tensor as a map.
+func toMap(data []float32, n, c, h, w int) *conv.Map {
+	m := conv.NewMap(n, h, w, c)
 	for i := range n {
 		for ch := range c {
 			for p := range h * w {
-				m.Data[(i*h*w+p)*c+ch] = x.data[(i*c+ch)*h*w+p]
+				m.Data[(i*h*w+p)*c+ch] = data[(i*c+ch)*h*w+p]
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"errors"
@@ -699,12 +699,12 @@ func opReduce(c *nodeContext) ([]*value, error) {
 	return c.resized(x, dims)
 }
 
-var binaries = map[string]graph.BinaryOp{
+var binaryOps = map[string]graph.BinaryOp{
 	"Add": graph.Add, "Sub": graph.Sub, "Mul": graph.Mul, "Div": graph.Div, "Max": graph.Max, "Min": graph.Min, "Pow": graph.Pow,
 }
 
 func opBinary(c *nodeContext) ([]*value, error) {
-	op, ok := binaries[c.n.GetOpType()]
+	op, ok := binaryOps[c.n.GetOpType()]
 	if !ok {
 		op = graph.Add // Sum
 	}
@@ -718,7 +718,7 @@ func opBinary(c *nodeContext) ([]*value, error) {
 			return nil, err
 		}
 		if v.array != nil && w.array != nil {
-			a, err := combine(pairs[opNames[op]], v.array, w.array)
+			a, err := combine(pairs[binaries[op]], v.array, w.array)
 			if err != nil {
 				return nil, err
 			}
@@ -740,14 +740,17 @@ func opBinary(c *nodeContext) ([]*value, error) {
 	return []*value{v}, nil
 }
 
-var opNames = map[graph.BinaryOp]string{graph.Add: "Add", graph.Sub: "Sub", graph.Mul: "Mul", graph.Div: "Div", graph.Max: "Max", graph.Min: "Min", graph.Pow: "Pow"}
-
 func opMean(c *nodeContext) ([]*value, error) {
 	v, err := opBinary(c)
-	if err != nil || v[0].node == nil {
-		return nil, errors.Join(err, errors.New("the mean of constants"))
+	if err != nil {
+		return nil, err
 	}
-	x, err := c.aside(&graph.Scale{Value: 1 / float64(len(c.in))}, v[0].node)
+	share := 1 / float64(len(c.in))
+	if v[0].array != nil {
+		a, err := combine(pairs["Mul"], v[0].array, &array{floats: []float32{float32(share)}})
+		return []*value{{array: a}}, err
+	}
+	x, err := c.aside(&graph.Scale{Value: share}, v[0].node)
 	return []*value{{node: x}}, err
 }
 

@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"fmt"
@@ -81,7 +81,7 @@ func opWhere(c *nodeContext) ([]*value, error) {
 	base := c.unique(c.n.Output[0])
 	step := func(suffix string, op graph.BinaryOp, a, b *value) (*value, error) {
 		if a.array != nil && b.array != nil {
-			v, err := combine(pairs[opNames[op]], a.array, b.array)
+			v, err := combine(pairs[binaries[op]], a.array, b.array)
 			return &value{array: v}, err
 		}
 		n, err := c.combine(c.unique(base+suffix), op, a, b)

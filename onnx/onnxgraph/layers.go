@@ -1,4 +1,4 @@
-package importer
+package onnxgraph
 
 import (
 	"fmt"
@@ -11,14 +11,14 @@ import (
 	"github.com/lowrank-go/lowrank/onnx"
 )
 
-// operator imports a node.
-type operator func(c *nodeContext) ([]*value, error)
+// opImporter imports a node.
+type opImporter func(c *nodeContext) ([]*value, error)
 
 // operators are the operators that networks may be made of.
-var operators map[string]operator
+var operators map[string]opImporter
 
 func init() {
-	operators = map[string]operator{
+	operators = map[string]opImporter{
 		"Conv": opConv, "ConvTranspose": opConvTranspose, "Gemm": opGemm, "MatMul": opMatMul,
 		"BatchNormalization": opBatchNorm, "InstanceNormalization": opInstanceNorm, "GroupNormalization": opGroupNorm,
 		"LayerNormalization": opLayerNorm, "LRN": opLRN, "LpNormalization": opLpNorm, "PRelu": opPRelu,
@@ -33,7 +33,7 @@ func init() {
 	for op := range reductions {
 		operators[op] = opReduce
 	}
-	for op := range binaries {
+	for op := range binaryOps {
 		operators[op] = opBinary
 	}
 	for _, op := range []string{"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or", "Where"} {
@@ -802,34 +802,34 @@ func opCast(c *nodeContext) ([]*value, error) {
 
 // activations are those of ONNX that graph has, with their constants.
 var activations = map[string]func(c *nodeContext) *graph.Activation{
-	"Relu":            plain(graph.ReLU),
+	"Relu":            named(graph.ReLU),
 	"LeakyRelu":       func(c *nodeContext) *graph.Activation { return alpha(c, "leaky_relu", .01) },
 	"ThresholdedRelu": func(c *nodeContext) *graph.Activation { return alpha(c, "thresholded_relu", 1) },
 	"Elu":             func(c *nodeContext) *graph.Activation { return alpha(c, "elu", 1) },
 	"Celu":            func(c *nodeContext) *graph.Activation { return alpha(c, "celu", 1) },
 	"Swish":           func(c *nodeContext) *graph.Activation { return alpha(c, "silu", 1) },
-	"Sigmoid":         plain(graph.Sigmoid),
+	"Sigmoid":         named(graph.Sigmoid),
 	"HardSigmoid": func(c *nodeContext) *graph.Activation {
 		return &graph.Activation{Name: graph.HardSigmoid, Alpha: c.float("alpha", .2), Beta: c.float("beta", .5)}
 	},
-	"HardSwish":  plain(graph.HardSwish),
-	"Mish":       plain("mish"),
-	"Tanh":       plain(graph.Tanh),
-	"Softplus":   plain("softplus"),
-	"Softsign":   plain("softsign"),
-	"Exp":        plain("exp"),
-	"Log":        plain("log"),
-	"Sqrt":       plain("sqrt"),
-	"Reciprocal": plain("reciprocal"),
-	"Abs":        plain("abs"),
-	"Neg":        plain("neg"),
-	"Sign":       plain("sign"),
-	"Erf":        plain("erf"),
-	"Sin":        plain("sin"),
-	"Cos":        plain("cos"),
-	"Floor":      plain("floor"),
-	"Ceil":       plain("ceil"),
-	"Round":      plain("round"),
+	"HardSwish":  named(graph.HardSwish),
+	"Mish":       named("mish"),
+	"Tanh":       named(graph.Tanh),
+	"Softplus":   named("softplus"),
+	"Softsign":   named("softsign"),
+	"Exp":        named("exp"),
+	"Log":        named("log"),
+	"Sqrt":       named("sqrt"),
+	"Reciprocal": named("reciprocal"),
+	"Abs":        named("abs"),
+	"Neg":        named("neg"),
+	"Sign":       named("sign"),
+	"Erf":        named("erf"),
+	"Sin":        named("sin"),
+	"Cos":        named("cos"),
+	"Floor":      named("floor"),
+	"Ceil":       named("ceil"),
+	"Round":      named("round"),
 	"Selu": func(c *nodeContext) *graph.Activation {
 		a, g := c.float("alpha", 1.67326319217681884765625), c.float("gamma", 1.05070102214813232421875)
 		if math.Abs(a-1.6732632) > 1e-6 || math.Abs(g-1.050701) > 1e-6 {
@@ -845,7 +845,7 @@ var activations = map[string]func(c *nodeContext) *graph.Activation{
 	},
 }
 
-func plain(name string) func(*nodeContext) *graph.Activation {
+func named(name string) func(*nodeContext) *graph.Activation {
 	return func(*nodeContext) *graph.Activation { return &graph.Activation{Name: name} }
 }
 
