@@ -1,8 +1,6 @@
 package zoo
 
 import (
-	"fmt"
-
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
 )
@@ -55,7 +53,7 @@ func (b *builder) concat(name string, in ...*graph.Node) *graph.Node {
 	return b.add(name, &graph.Concat{}, channels, in...)
 }
 
-// flatten adds a vector of all values of a map of size pixels.
+// flatten adds a vector of all values of a map of so many pixels.
 func (b *builder) flatten(name string, x *graph.Node, pixels int) *graph.Node {
 	return b.add(name, &graph.Flatten{}, b.channels[x]*pixels, x)
 }
@@ -95,8 +93,8 @@ func (b *builder) taps(name string, otherwise int) int {
 	return otherwise
 }
 
-// count is how many layers a state dict has of a series, name of the first being what
-// layer makes of 0.
+// count is how many layers a state dict has of a series, whose names layer makes of 0, 1
+// and so on.
 func (b *builder) count(layer func(i int) string) int {
 	n := 0
 	for n < mostLayers && has(b.r, layer(n)) {
@@ -121,7 +119,7 @@ func (b *builder) pass(prefix string) {
 	}
 }
 
-// images of n×n pixels, as a family's networks are trained on.
+// pixels is the size of images of n×n and what makes them, as networks are trained on.
 func pixels(n int) ([2]int, dataset.Preprocess) {
 	p := dataset.ImageNet
 	switch n {
@@ -138,9 +136,4 @@ func pixels(n int) ([2]int, dataset.Preprocess) {
 func (b *builder) begin(first string, n int) *graph.Node {
 	size, pre := pixels(n)
 	return b.start(b.images(first), size, pre)
-}
-
-// numbered is a function for count: a name with a number in it.
-func numbered(format string) func(int) string {
-	return func(i int) string { return fmt.Sprintf(format, i) }
 }

@@ -1,6 +1,16 @@
 // Package zoo builds the convolutional networks that people have, as graphs: with the
 // weights of a state dict, whose tensors' names and shapes tell which network it is, or
 // with random ones. One file a family; each has one builder that serves both.
+//
+// The families are residual networks (ResNet, ResNeXt, Wide ResNet, for ImageNet and for
+// CIFAR, and FCN and DeepLabV3 on them), VGG, AlexNet, SqueezeNet, MobileNetV2 and V3,
+// DenseNet, EfficientNet, GoogLeNet, ShuffleNetV2 and U-Net, with torchvision's names where
+// it has them. Widths, groups and numbers of layers are those of the state dict, so that
+// pruned networks load too; strides, which no tensor tells, are the published network's.
+//
+// Three things of torchvision's training are not part of the networks: whole blocks that
+// are left out at random (EfficientNet), auxiliary heads (GoogLeNet, FCN, DeepLabV3) and the
+// momentum of batch norms, which is 0.1 here in all and 0.01 in its MobileNetV3.
 package zoo
 
 import (
@@ -23,7 +33,8 @@ import (
 var ErrUnknown = errors.New("zoo: not a known network")
 
 // Options are what a caller knows beyond a state dict. The zero value suits torchvision's
-// and the common CIFAR checkpoints. They are ignored for files that say it themselves.
+// and the common CIFAR checkpoints. They are ignored for files that say it themselves, and
+// the first two for other networks than residual ones.
 type Options struct {
 	// StrideFirst puts a bottleneck's stride into its first 1×1 convolution (the paper's
 	// "v1"); unset it is in the 3×3 ("v1.5", torchvision's). Nothing in a checkpoint tells
@@ -514,7 +525,7 @@ func (b *builder) maxPool(name string, x *graph.Node, size, stride, padding int,
 		Begin: [2]int{padding, padding}, End: [2]int{padding, padding}, Ceil: ceil}, b.channels[x], x)
 }
 
-// averageHead adds the mean over all pixels and a vector of it.
+// vector adds the mean over all pixels and a vector of it.
 func (b *builder) vector(x *graph.Node) *graph.Node {
 	x = b.add("avgpool", graph.GlobalAverage(), b.channels[x], x)
 	return b.add("flatten", &graph.Flatten{}, b.channels[x], x)

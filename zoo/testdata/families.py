@@ -250,7 +250,7 @@ class DeepLab(nn.Module):
 NETS = {
     "unet": (lambda: UNet([3, 4, 5, 6, 7], False, 3), (2, 3, 32, 48)),
     "unet_bilinear": (lambda: UNet([3, 4, 5], True, 3), (2, 3, 32, 36)),
-    "deeplabv3": (lambda: DeepLab(3), (3, 3, 33, 24)),
+    "deeplabv3": (lambda: DeepLab(2), (6, 3, 33, 24)),
     "vgg": (vgg16, (2, 3, 96, 80)),
     "vgg_bn": (vgg_bn, (3, 3, 64, 80)),
     "vgg_cifar": (vgg_cifar, (6, 3, 32, 32)),
