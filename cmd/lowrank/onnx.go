@@ -39,10 +39,6 @@ const large = 256 << 20
 // onnx compresses an ONNX model to another one, without running it.
 func (f *compressFlags) onnx(cmd *cobra.Command, path string, opt compress.Options) error {
 	switch {
-	case path == embeddedName:
-		return usagef("the embedded network is no ONNX model; name one, or another output than %s", f.out)
-	case f.kernels || f.data != "" || f.tuning():
-		return usagef("an ONNX model is compressed by its weights alone; --kernels, --data and what tunes the network need another output than %s", f.out)
 	case f.multiple < 1:
 		return usagef("--rank-multiple %d; want at least 1", f.multiple)
 	case f.size < 1:
