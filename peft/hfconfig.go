@@ -143,7 +143,9 @@ func (o *ordered) UnmarshalJSON(text []byte) error {
 		if err := dec.Decode(&p.value); err != nil {
 			return err
 		}
-		*o = append(*o, p)
+		if *o = append(*o, p); len(*o) > mostPatterns {
+			return fmt.Errorf("%w: more than %d patterns", ErrFile, mostPatterns)
+		}
 	}
 	return nil
 }

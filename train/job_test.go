@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -289,6 +290,17 @@ func TestACheckpointOfAnotherJobIsRefused(t *testing.T) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	// A flipped bit of a weight, which the format itself does not notice.
+	for _, at := range []int{len(text) - 1, len(text) * 3 / 4, len(text) / 2} {
+		bad := bytes.Clone(text)
+		bad[at] ^= 1
+		if err := os.WriteFile(path, bad, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(data, recipe); !errors.Is(err, model.ErrCorrupt) {
+			t.Errorf("a flipped bit at byte %d of %d gave %v", at, len(text), err)
+		}
 	}
 	for _, n := range []int{0, 7, 100, len(text) / 2, len(text) - 1} {
 		if err := os.WriteFile(path, text[:n], 0o644); err != nil {

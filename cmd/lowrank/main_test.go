@@ -27,12 +27,16 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script. In them $NETS holds small networks with
-// random weights, $IMAGES a folder of images in six classes, $REAL the real
+// random weights, $FILES what testdata/make.py made, $IMAGES a folder of images in six classes, $REAL the real
 // data (scripts that need it are skipped where it is absent), and the command
 // json FILE KEY… wants FILE to hold one JSON object with these keys, and the
 // value where KEY=VALUE, or about that where KEY~VALUE.
 func TestScripts(t *testing.T) {
 	nets, err := filepath.Abs("../../zoo/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NETS", nets)
+			e.Setenv("FILES", files)
 			e.Setenv("IMAGES", images)
 			e.Setenv("REAL", real)
 			return makeFiles(e.WorkDir)
