@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,7 +220,7 @@ func (m *mapping) add(name string, v any) {
 		}
 		size = v.shape
 	}
-	if n, ok := elements(size, 1<<40); ok && len(size) > 1 && n > 0 {
+	if n, ok := elements(size, math.MaxInt/16); ok && len(size) > 1 && n > 0 {
 		m.kernels++
 		m.values += n
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +46,7 @@ type compressReport struct {
 	Seconds            float64           `json:"seconds"`
 	Output             string            `json:"output,omitempty"`
 	Layers             []compress.Result `json:"layers"`
+	Plan               *planReport       `json:"plan,omitempty"`
 	// Source says where in its file the network lay and what was left out.
 	Source  *model.Source `json:"source,omitempty"`
 	correct [3]int
@@ -56,6 +58,7 @@ type compressFlags struct {
 	typeFlag
 	dataFlags
 	tuneFlags
+	planFlags
 	onnxFlags
 	method    string
 	stability string
@@ -117,6 +120,7 @@ lies beside OUT, and --resume goes on from it.`,
 	f.typeFlag.add(cmd)
 	f.dataFlags.add(cmd)
 	f.tuneFlags.add(cmd)
+	f.planFlags.add(cmd)
 	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
@@ -167,6 +171,9 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := f.tuneFlags.check(f.data, f.out); err != nil {
 		return err
 	}
+	if err := f.checkPlan(); err != nil {
+		return err
+	}
 	if err := f.typeFlag.check(); err != nil {
 		return err
 	}
@@ -176,7 +183,7 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err := checkOutput(f.out, f.force || f.resume && unfinished(f.out)); err != nil {
 		return err
 	}
-	if isONNXName(f.out) && isONNXName(path) && f.data == "" && !f.tuning() {
+	if isONNXName(f.out) && isONNXName(path) && f.data == "" && !f.tuning() && !f.planning() {
 		return f.onnx(cmd, path, compress.Options{Method: compress.Method(f.method), Rank: rank, Layers: f.layers, Stability: stability, Seed: f.seed, Workers: f.threads})
 	}
 	if f.Epochs > 0 {
@@ -302,10 +309,13 @@ func (f *compressFlags) network(cmd *cobra.Command, path string, opt compress.Op
 	if err := score(before, "eval before", &r.correct[0], &r.AccuracyBefore); err != nil {
 		return nil, err
 	}
-	if err := f.forecast(cmd, before, opt); err != nil {
-		return nil, err
+	var after *graph.Graph
+	var layers []compress.Result
+	if f.planning() {
+		after, layers, err = f.planned(cmd, before, set, opt, r)
+	} else if err = f.forecast(cmd, before, opt); err == nil {
+		after, layers, err = compress.Network(cmd.Context(), before, opt)
 	}
-	after, layers, err := compress.Network(cmd.Context(), before, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -382,8 +392,9 @@ func speed(times float64) string {
 
 func (r *compressReport) print(cmd *cobra.Command) {
 	w := cmd.OutOrStdout()
+	r.Plan.print(w)
 	head := []string{"layer", "method", "rank", "error", "params", "", "MACs", ""}
-	corrected := r.Stability != "none"
+	corrected := r.Stability != "none" && r.Plan == nil
 	if corrected {
 		head = append(head, "sensitivity", "intensity")
 	}
@@ -393,7 +404,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 			rows = append(rows, []string{l.Name, "-", "-", "-", count(l.ParamsBefore), "", "", l.Reason})
 			continue
 		}
-		row := []string{l.Name, l.Method, ranks(l.Rank), fmt.Sprintf("%.4f", l.RelError),
+		row := []string{l.Name, l.Method, ranks(l.Rank), fmt.Sprintf("%.4f", cmp.Or(l.OutputError, l.RelError)),
 			count(l.ParamsBefore) + " -> " + count(l.ParamsAfter), times(l.ParamsBefore, l.ParamsAfter), "-", ""}
 		if l.MACsBefore > 0 {
 			row[6], row[7] = count(l.MACsBefore)+" -> "+count(l.MACsAfter), times(l.MACsBefore, l.MACsAfter)

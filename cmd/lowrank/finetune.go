@@ -50,7 +50,7 @@ func (f *tuneFlags) check(data, out string) error {
 // stays until that is written.
 func (f *compressFlags) tune(cmd *cobra.Command, before, after *graph.Graph, validation dataset.Set, r *compressReport) (*graph.Graph, error) {
 	const batch = 100
-	if f.calibrate > 0 {
+	if f.calibrate > 0 && !f.planning() {
 		set, err := dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: f.calibrate})
 		if err != nil {
 			return nil, err
