@@ -258,7 +258,7 @@ NETS = {
     "alexnet": (alexnet, (2, 3, 127, 140)),
     "squeezenet1_0": (lambda: squeeze("1_0"), (2, 3, 75, 66)),
     "squeezenet1_1": (lambda: squeeze("1_1"), (2, 3, 66, 75)),
-    "mobilenet_v2": (mobilenet_v2, (8, 3, 64, 70)),
+    "mobilenet_v2": (mobilenet_v2, (5, 3, 64, 70)),
     "densenet": (dense, (8, 3, 64, 70)),
     "mobilenet_v3_large": (v3_large, (8, 3, 64, 70)),
     "mobilenet_v3_small": (v3_small, (8, 3, 64, 70)),
