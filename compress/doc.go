@@ -28,6 +28,16 @@
 //
 // A 1×1 convolution or a linear layer has one matrix and all methods are its SVD.
 //
+// # Data
+//
+// [Collect] runs the network on unlabelled images and sums up what its convolutions see.
+// With these [Statistics] a decomposition keeps the outputs, not the weights: [SVD] becomes
+// the principal components of the outputs, exactly (Zhang et al. 2016); all others
+// decompose the kernel with its input channels whitened, and then, where the covariance of
+// whole patches is known, the last stage is the regression of the layer's outputs on what
+// comes before it, and the last two of a Tucker-2 chain are a reduced-rank regression. The
+// bias of a chain makes the mean of its outputs that of the kernel's.
+//
 // # Ranks
 //
 // See [ParseRank] for the rules: by analytic variational Bayes, by the energy

@@ -49,6 +49,8 @@ type factorised struct {
 	// Of cp and tkdcpd, before and after the correction.
 	intensity, degeneracy, cosine [2]float64
 	reason                        string
+	// output is the relative error of the outputs, where statistics tell it.
+	output float64
 }
 
 // diagnose adds a group's CPDs, before and after the correction, to the report.

@@ -47,6 +47,10 @@ type Options struct {
 	// Precision is the relative rounding of the weights where they were coarser than
 	// float32 once, such as 2⁻⁷ for bfloat16; VBMF takes what may be rounding for zero.
 	Precision float64
+	// Statistics, where not nil, makes the decompositions of the layers that it has moments
+	// of the best for the outputs on its images, not for the weights: see the package
+	// comment. It also puts the bias right.
+	Statistics *Statistics
 	// Seed is where random starts come from.
 	Seed uint64
 	// Workers bounds the goroutines; 0 means GOMAXPROCS. It does not change
@@ -80,6 +84,10 @@ type Result struct {
 	Rank   []int  `json:"rank"`
 	// RelError is ‖W − Ŵ‖/‖W‖ of the weights as they are stored, in float32.
 	RelError float64 `json:"rel_error"`
+	// OutputError is, with Options.Statistics, the error of the outputs relative to what
+	// they vary by on the statistics' images. Sensitivities and intensities are then those
+	// of factors for white inputs.
+	OutputError float64 `json:"output_error,omitempty"`
 	// SensitivityBefore and SensitivityAfter are the sensitivities (Phan et
 	// al. 2020) of the factors as the decomposition gave them and as they are
 	// stored; for CP, balancing the components lowers it.
@@ -193,6 +201,22 @@ func (opt *Options) complete() error {
 	return nil
 }
 
+// decompose is factorise with the statistics of the layer called name, if there are any.
+func (opt *Options) decompose(ctx context.Context, name string, k *conv.Kernel) (factorised, error) {
+	m, err := opt.Statistics.of(name, k)
+	if err != nil {
+		return factorised{}, fmt.Errorf("%w: %w", ErrOption, err)
+	}
+	if m == nil {
+		return factorise(ctx, k, *opt)
+	}
+	a, err := newAware(ctx, k, m, opt.Workers)
+	if err != nil {
+		return factorised{}, err
+	}
+	return a.factorise(ctx, *opt)
+}
+
 // choose tells which targets the patterns match, all but linear ones without any.
 func choose(targets []Target, patterns []string) ([]bool, error) {
 	names := make([]string, len(targets))
@@ -232,7 +256,7 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 		r.Reason = cmp.Or(t.Reason, why)
 		return r, nil
 	}
-	f, err := factorise(ctx, k, opt)
+	f, err := opt.decompose(ctx, t.Name, k)
 	switch {
 	case ctx.Err() != nil || errors.Is(err, ErrOption):
 		return r, cmp.Or(err, context.Cause(ctx))
@@ -263,8 +287,9 @@ func layer(ctx context.Context, t Target, chosen bool, opt Options) (Result, err
 	if r.RelError, err = k.RelError(got); err != nil {
 		return r, err
 	}
-	if !(r.RelError < 1) {
-		r.Reason, r.RelError = fmt.Sprintf("rank %v has a relative error of %g, no better than nothing", f.chain.Rank, r.RelError), 0
+	r.OutputError = f.output
+	if e := cmp.Or(f.output, r.RelError); !(e < 1) {
+		r.Reason, r.RelError, r.OutputError = fmt.Sprintf("rank %v has a relative error of %g, no better than nothing", f.chain.Rank, e), 0, 0
 		return r, nil
 	}
 	r.Chain, r.Method, r.Rank = f.chain, string(f.method), f.chain.Rank

@@ -50,8 +50,9 @@ const (
 )
 
 // DefaultRank is what the zero value of Rank means. Of rules that leave a network about as
-// large, ratio keeps the most accuracy without training: ResNet-20 at 171,096 parameters
-// has 91.3 % (91.5 % before), and by energy=0.95, at 170,489, 89.3 %.
+// large, ratio keeps the most accuracy without training: ResNet-20 of 171,096 parameters
+// has 91.1 % (91.5 % before), and by energy=0.95, of 170,489, 90.3 %; ResNet-18 (76.0 %)
+// 1.92 times smaller 59 %, and by energy=0.95, 1.97 times smaller, 43 %.
 var DefaultRank = Rank{Rule: Ratio, Value: .5}
 
 // Rank says how the rank of every layer is chosen. The zero value is DefaultRank.

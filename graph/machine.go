@@ -188,6 +188,11 @@ func (m *machine) run(ctx context.Context, from, to, workers int) error {
 		for i, v := range s.in {
 			c.in[i] = m.value[v]
 		}
+		if s.tap != nil {
+			if err := s.tap(s.name, c.in[0]); err != nil {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+		}
 		at := m.slot[s.out]
 		c.out, c.workers, c.batch = m.maps[at], workers, m.batch
 		if s.once {

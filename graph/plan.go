@@ -1,5 +1,7 @@
 package graph
 
+import "github.com/lowrank-go/lowrank/conv"
+
 // step is what runs at a time: a node, or several in one.
 type step struct {
 	// name is that of the node that it is known by: the convolution's, if there is one.
@@ -21,6 +23,8 @@ type step struct {
 
 	kernel kernel
 	call   call
+	// tap, where not nil, is given the first input before the step runs (Program.Tap).
+	tap func(name string, in *conv.Map) error
 }
 
 // unit tells whether the step is a convolution or a batch norm with what goes with it.

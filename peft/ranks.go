@@ -155,7 +155,7 @@ func (m *matricisation) rank(s *Spec, x []float64, energy float64, modes int) (i
 	rank := 1
 	for _, v := range values {
 		if energy == 0 {
-			r, err := vbmf.Singular(v, rows, cols, nil)
+			r, err := vbmf.Singular(v, rows, cols, &vbmf.Settings{Precision: 0x1p-23})
 			if err != nil {
 				return 0, fmt.Errorf("%w: %w", ErrSpec, err)
 			}

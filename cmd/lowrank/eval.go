@@ -90,6 +90,7 @@ func newEval() *cobra.Command {
 	var df dataFlags
 	var ff foreignFlags
 	var adapter string
+	var ef expectFlags
 	var forceBase bool
 	cmd := &cobra.Command{
 		Use:   "eval [MODEL] [--adapter ADAPTER] [--data DATA]",
@@ -110,12 +111,25 @@ first, in memory; see lowrank merge.`,
   lowrank eval resnet20.th --data cifar10:cifar-10-batches-bin
   lowrank eval small.safetensors --data folder:images.zip --json
   lowrank eval segments.safetensors --data glyphs:segments
+  lowrank eval superres.onnx --input x.npy --expect y.npy
   lowrank eval embedded --adapter tasks.safetensors:digits --data glyphs:digits`,
 		Args: atMost(1, "at most a model file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := argument(args)
-			if adapter == "" {
+			if adapter == "" && ef.input == "" {
 				df.forModel(path)
+			}
+			switch {
+			case ef.expect != "" && ef.input == "":
+				return usagef("--expect needs --input")
+			case ef.input != "" && df.data != "":
+				return usagef("--input stands in place of --data")
+			case ef.input != "":
+				net, err := mf.adapted(path, adapter, &ff, forceBase)
+				if err != nil {
+					return err
+				}
+				return ef.compare(cmd, &mf, net)
 			}
 			if df.data == "" {
 				return usagef("eval needs --data; see lowrank eval --help")
@@ -163,6 +177,7 @@ first, in memory; see lowrank merge.`,
 	mf.add(cmd)
 	df.add(cmd)
 	ff.add(cmd)
+	ef.add(cmd)
 	cmd.Flags().StringVar(&adapter, "adapter", "", "put this adapter, FILE or FILE:NAME, into the network")
 	cmd.Flags().BoolVar(&forceBase, "force-base", false, "though it was made for another network")
 	return cmd

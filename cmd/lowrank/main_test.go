@@ -93,7 +93,7 @@ func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 			}
 		}
 		if want, err := strconv.ParseFloat(about, 64); near {
-			if got, ok := at.(float64); err != nil || !ok || math.Abs(got-want) > 1e-5 {
+			if got, ok := at.(float64); err != nil || !ok || math.Abs(got-want) > 5e-4 {
 				ts.Fatalf("%s is %v, want about %s", key, at, about)
 			}
 		}

@@ -202,6 +202,12 @@ func (e *exporter) listed(name string) bool {
 	return false
 }
 
+// Keys of what models that lowrank wrote say of themselves.
+const (
+	keyInput      = "lowrank.input"      // the shape of images that costs are stated for
+	keyPreprocess = "lowrank.preprocess" // how images become inputs
+)
+
 // annotate says in the model's metadata what lowrank made.
 func (e *exporter) annotate(m *onnxpb.ModelProto) error {
 	var layers []Layer
@@ -214,7 +220,7 @@ func (e *exporter) annotate(m *onnxpb.ModelProto) error {
 		key   string
 		value any
 		use   bool
-	}{{"lowrank.layers", layers, layers != nil}, {"lowrank.preprocess", e.g.Preprocess, true}} {
+	}{{"lowrank.layers", layers, layers != nil}, {keyInput, e.g.Input, true}, {keyPreprocess, e.g.Preprocess, true}} {
 		if !p.use {
 			continue
 		}

@@ -1,12 +1,14 @@
 package onnxgraph
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/onnxpb"
 	"github.com/lowrank-go/lowrank/onnx"
@@ -104,6 +106,7 @@ func (im *importer) load(opt Options) error {
 	if err := im.supported(nodes); err != nil {
 		return err
 	}
+	im.described(&opt)
 	if err := im.input(gp, nodes, opt); err != nil {
 		return err
 	}
@@ -125,6 +128,25 @@ func (im *importer) load(opt Options) error {
 	im.prune()
 	im.g.Head = im.head()
 	return im.g.Validate()
+}
+
+// described takes what a model that Export made says of itself: how images become inputs,
+// and, where the caller does not say it, how large they are.
+func (im *importer) described(opt *Options) {
+	for _, p := range im.m.Proto().GetMetadataProps() {
+		switch p.GetKey() {
+		case keyPreprocess:
+			var pre dataset.Preprocess
+			if json.Unmarshal([]byte(p.GetValue()), &pre) == nil {
+				im.g.Preprocess = pre
+			}
+		case keyInput:
+			var s graph.Shape
+			if json.Unmarshal([]byte(p.GetValue()), &s) == nil && len(s) == 3 && opt.Input == [2]int{} {
+				opt.Input = [2]int{s[1], s[2]}
+			}
+		}
+	}
 }
 
 // standard tells whether a domain is ONNX's own.

@@ -128,25 +128,21 @@ func TestNetworksOfRealModelsEqualONNXRuntime(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, w := range want {
-				most := 1e-4
 				if m.Graph().Output[i].GetName() == "scores" {
 					// A value is kept where it is the largest around it, and else 0, which
-					// rounding decides: ONNX Runtime with its optimisations and without
-					// differs from itself by 1.6e-4.
-					most = 1e-3
-					flips := 0
+					// rounding decides where values are small: ONNX Runtime with its
+					// optimisations and without differs from itself by 1.6e-4.
+					if d := worst(got[i], w); !(d <= 1e-2) {
+						t.Errorf("output %d differs by %.2g of its largest value", i, d)
+					}
 					for k, v := range w.data {
 						if (v == 0) != (got[i].Data[k] == 0) {
 							got[i].Data[k] = v
-							flips++
 						}
-					}
-					if flips > len(w.data)/1000 {
-						t.Errorf("%d of %d values are there in one and not in the other", flips, len(w.data))
 					}
 				}
 				d := worst(got[i], w)
-				if !(d <= most) {
+				if !(d <= 1e-4) {
 					t.Errorf("output %d differs by %.2g of its largest value", i, d)
 				}
 				t.Logf("%v: %.2g", w.dims, d)

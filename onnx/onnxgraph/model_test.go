@@ -189,6 +189,9 @@ func TestWhatIsOneOperationBecomesOne(t *testing.T) {
 		{"SiLU in two nodes", newModel(13, 0, 3, 2, 2).node("Sigmoid", "x", "s").node("Mul", "s,x", "y"), "activation", nil},
 		{"HardSwish in two nodes", newModel(13, 0, 3, 2, 2).node("HardSigmoid", "x", "s", "alpha", float32(1./6)).node("Mul", "x,s", "y"), "activation",
 			newModel(14, 0, 3, 2, 2).node("HardSwish", "x", "y")},
+		{"HardSwish in four nodes", hard().node("Mul", "x,b", "c").node("Div", "c,six", "y"), "activation", newModel(14, 0, 3, 2, 2).node("HardSwish", "x", "y")},
+		{"HardSwish by a hard sigmoid in three", hard().node("Div", "b,six", "c").node("Mul", "c,x", "y"), "activation", newModel(14, 0, 3, 2, 2).node("HardSwish", "x", "y")},
+		{"a hard sigmoid", hard().node("Div", "b,six", "y"), "activation", newModel(14, 0, 3, 2, 2).node("HardSigmoid", "x", "y", "alpha", float32(1./6))},
 		{"a mean over rows and columns", newModel(13, 0, 3, 2, 2).node("ReduceMean", "x", "y", "axes", []int64{-1, -2}, "keepdims", 0), "pool flatten", nil},
 		{"transposes that undo each other", newModel(13, 0, 3, 2, 5).node("Transpose", "x", "a", "perm", []int64{0, 2, 3, 1}).node("Relu", "x", "r").node("Transpose", "a", "b", "perm", []int64{0, 3, 1, 2}).node("Add", "b,r", "y"), "activation binary", nil},
 	} {
@@ -202,6 +205,19 @@ func TestWhatIsOneOperationBecomesOne(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hard begins a model with min(max(x + 3, 0), 6).
+func hard() *builder {
+	b := newModel(13, 0, 3, 2, 2)
+	for name, v := range map[string]float32{"zero": 0, "three": 3, "six": 6} {
+		p, err := onnx.NewTensor(name, nil, []float32{v}, onnx.Float)
+		if err != nil {
+			panic(err)
+		}
+		b.p.Graph.Initializer = append(b.p.Graph.Initializer, p)
+	}
+	return b.node("Add", "x,three", "a").node("Clip", "a,zero,six", "b")
 }
 
 // What another node reads too must stay as it is.

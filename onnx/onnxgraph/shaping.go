@@ -776,6 +776,9 @@ func (c *nodeContext) combine(name string, op graph.BinaryOp, v, w *value) (*gra
 		return nil, err
 	}
 	if len(values) == 1 {
+		if hard, from := hardOf(op, values[0], x.node); hard != nil && !swapped {
+			return c.add(name, hard, from)
+		}
 		if simple := withNumber(op, float64(values[0]), swapped); simple != nil {
 			return c.add(name, simple, x.node)
 		}
@@ -791,6 +794,37 @@ func (c *nodeContext) combine(name string, op graph.BinaryOp, v, w *value) (*gra
 		return c.add(name, &graph.Binary{Op: op}, k, x.node)
 	}
 	return c.add(name, &graph.Binary{Op: op}, x.node, k)
+}
+
+// hardOf is the activation that exporters without one write out, and what it is of: a hard
+// sigmoid is min(max(x + 3, 0), 6)/6, and a hard swish x times that. nil is none.
+func hardOf(op graph.BinaryOp, v float32, n *graph.Node) (*graph.Activation, *graph.Node) {
+	if !(op == graph.Div && v == 6 || op == graph.Mul && math.Abs(float64(v)-1./6) < 1e-7) {
+		return nil, nil
+	}
+	// clipped is x of min(max(x + 3, 0), 6).
+	clipped := func(n *graph.Node) *graph.Node {
+		a, ok := n.Op.(*graph.Activation)
+		if !ok || a.Name != graph.Clip || a.Alpha != 0 || a.Beta != 6 {
+			return nil
+		}
+		sum := n.In[0]
+		if a, ok = sum.Op.(*graph.Activation); !ok || a.Name != "linear" || a.Alpha != 1 || a.Beta != 3 {
+			return nil
+		}
+		return sum.In[0]
+	}
+	if x := clipped(n); x != nil {
+		return &graph.Activation{Name: graph.HardSigmoid, Alpha: 1. / 6, Beta: .5}, x
+	}
+	if b, ok := n.Op.(*graph.Binary); ok && b.Op == graph.Mul {
+		for i, x := range n.In {
+			if clipped(n.In[1-i]) == x {
+				return &graph.Activation{Name: graph.HardSwish}, x
+			}
+		}
+	}
+	return nil, nil
 }
 
 // withNumber is an operation with one number, or nil where there is none.

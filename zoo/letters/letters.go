@@ -15,8 +15,8 @@ import (
 //
 //	lowrank train --arch resnet20 --data glyphs:letters,train=100000 --epochs 6 --seed 1 -o letters.safetensors
 //
-// which is all that it takes to make it again, bit for bit, on a processor with the
-// same vector instructions (AVX2).
+// which is all that it takes to make it again, bit for bit, on a processor with
+// vector instructions (AVX2 or AVX-512, which add in the same order).
 //
 //go:embed letters.safetensors
 var embedded []byte
