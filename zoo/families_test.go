@@ -231,11 +231,9 @@ func (f *fixture) trains(g *graph.Graph) {
 		switch kind {
 		case "grad":
 			want := f.floats(n)
-			scale := max(largest(want), most/1000)
-			if largest(want) < 1e-9*most {
-				// It is zero but for rounding: of a bias that a norm takes off again.
-				scale = most / 100
-			}
+			// Small ones, as of a bias that a norm takes off again, are what is left of large
+			// ones, with the rounding of those.
+			scale := max(largest(want), most/100)
 			d := near(got[own], want, scale)
 			if !(d <= tolerance) {
 				f.t.Errorf("the gradient of %s differs by %.2g of its largest", name, d)

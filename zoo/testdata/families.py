@@ -252,19 +252,19 @@ NETS = {
     "unet_bilinear": (lambda: UNet([3, 4, 5], True, 3), (2, 3, 32, 36)),
     "deeplabv3": (lambda: DeepLab(2), (6, 3, 33, 24)),
     "vgg": (vgg16, (2, 3, 96, 80)),
-    "vgg_bn": (vgg_bn, (3, 3, 64, 80)),
-    "vgg_cifar": (vgg_cifar, (6, 3, 32, 32)),
+    "vgg_bn": (vgg_bn, (6, 3, 64, 80)),
+    "vgg_cifar": (vgg_cifar, (16, 3, 32, 32)),
     "vgg_cifar_plain": (vgg_cifar_plain, (4, 3, 32, 32)),
     "alexnet": (alexnet, (2, 3, 127, 140)),
     "squeezenet1_0": (lambda: squeeze("1_0"), (2, 3, 75, 66)),
     "squeezenet1_1": (lambda: squeeze("1_1"), (2, 3, 66, 75)),
-    "mobilenet_v2": (mobilenet_v2, (4, 3, 64, 70)),
-    "densenet": (dense, (4, 3, 64, 70)),
-    "mobilenet_v3_large": (v3_large, (4, 3, 64, 70)),
-    "mobilenet_v3_small": (v3_small, (4, 3, 64, 70)),
-    "efficientnet": (efficient, (4, 3, 64, 70)),
+    "mobilenet_v2": (mobilenet_v2, (5, 3, 64, 70)),
+    "densenet": (dense, (8, 3, 64, 70)),
+    "mobilenet_v3_large": (v3_large, (8, 3, 64, 70)),
+    "mobilenet_v3_small": (v3_small, (8, 3, 64, 70)),
+    "efficientnet": (efficient, (8, 3, 64, 70)),
     "googlenet": (google, (4, 3, 75, 66)),
-    "shufflenet": (shuffle, (4, 3, 64, 70)),
+    "shufflenet": (shuffle, (8, 3, 64, 70)),
 }
 
 
@@ -299,37 +299,63 @@ def write(path, tensors):
         f.write(gzip.compress(struct.pack("<Q", len(text)) + text + data, 9, mtime=0))
 
 
+def step(net, state, x):
+    """The logits in eval mode and what a training step gives."""
+    net.load_state_dict(state)
+    net.zero_grad()
+
+    def run():
+        y = net(x)
+        return y["out"] if isinstance(y, dict) else getattr(y, "logits", y)
+
+    net.eval()
+    with torch.no_grad():
+        out = {"y": run().numpy()}
+    net.train()
+    y = run()
+    labels = torch.arange(y[:, 0].numel()).reshape(y[:, 0].shape) % y.shape[1]
+    loss = F.cross_entropy(y, labels)
+    loss.backward()
+    out["loss"] = np.array([loss.item()])
+    for n, p in net.named_parameters():
+        if p.grad is not None:
+            out["grad." + n] = p.grad.numpy().copy()
+    for n, b in net.named_buffers():
+        if "running" in n and not n.startswith("aux"):
+            out["stat." + n] = b.numpy().copy()
+    return out
+
+
+def rounding(a, b):
+    """How far the gradients a are from b, in parts of the largest of each."""
+    most = max(np.abs(v).max() for n, v in b.items() if n.startswith("grad."))
+    return max(np.abs(a[n] - v).max() / max(np.abs(v).max(), most / 100) for n, v in b.items() if n.startswith("grad.") and np.abs(v).max() > 1e-9 * most)
+
+
 def main():
     for name, (make, size) in NETS.items():
         if len(sys.argv) > 1 and name not in sys.argv[1:]:
             continue
-        torch.manual_seed(1)
-        net = make()
-        randomise(net)
-        state = {k: v.clone() for k, v in net.state_dict().items()}
-        net.double().eval()
         x = torch.tensor(fill(int(np.prod(size)))).reshape(size)
-        out = {"w." + k: v.numpy().astype(np.float16) if v.is_floating_point() else v.numpy() for k, v in state.items()}
+        # Weights with which rounding to float32 turns no ReLU on or off, and moves no
+        # maximum: what is compared is arithmetic.
+        for seed in range(1, 100):
+            torch.manual_seed(seed)
+            net = make()
+            randomise(net)
+            state = {k: v.clone() for k, v in net.state_dict().items()}
+            single = step(net.float(), state, x.float())
+            out = step(net.double(), state, x)
+            worst = rounding(single, out)
+            if worst < (5e-5 if name == "googlenet" else 2e-5):
+                break
+        else:
+            raise SystemExit(name + ": every seed is badly conditioned")
+        print(name, "seed", seed, "rounding %.1e" % worst)
+        out = {n: v if n == "loss" else v.astype(np.float32) for n, v in out.items()}
         out["size"] = np.array(size)
-
-        def run():
-            y = net(x)
-            return y["out"] if isinstance(y, dict) else getattr(y, "logits", y)
-
-        with torch.no_grad():
-            out["y"] = run().numpy().astype(np.float32)
-        net.train()
-        y = run()
-        labels = torch.arange(y[:, 0].numel()).reshape(y[:, 0].shape) % y.shape[1]
-        loss = F.cross_entropy(y, labels)
-        loss.backward()
-        out["loss"] = np.array([loss.item()])
-        for n, p in net.named_parameters():
-            if p.grad is not None:
-                out["grad." + n] = p.grad.numpy().astype(np.float32)
-        for n, b in net.named_buffers():
-            if "running" in n and not n.startswith("aux"):
-                out["stat." + n] = b.numpy().astype(np.float32)
+        for k, v in state.items():
+            out["w." + k] = v.numpy().astype(np.float16) if v.is_floating_point() else v.numpy()
         write("family_" + name + ".safetensors.gz", out)
 
 
