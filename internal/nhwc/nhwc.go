@@ -365,13 +365,8 @@ func (r *Runner) RunDepthwise(d *Depthwise, n int, x, w, bias, out []float32) {
 		_ = x[(n-1)*d.Pixel+far+d.Channels-1]
 		_ = w[len(d.Offsets)*d.Channels-1]
 	}
-	if len(d.Offsets) > 0 {
-		switch kernels {
-		case inAVX2:
-			whole = d.Channels &^ 7
-		case inAVX512:
-			whole = d.Channels
-		}
+	if kernels != inGo && len(d.Offsets) > 0 {
+		whole = d.Channels &^ 7
 	}
 	if whole > 0 {
 		r.inBytes(d.Offsets)
