@@ -214,7 +214,7 @@ func TestLMFitsFromAStartWithZeroComponents(t *testing.T) {
 
 func TestARankThatNoTensorNeedsIsRefusedBeforeAnythingIsAllocated(t *testing.T) {
 	x := full(t, random(1, 3, 3, 4, 5))
-	for _, rank := range []int{1001, 100_000_000, 4294967297, math.MaxInt} {
+	for _, rank := range []int{1001, 100_000_000, math.MaxInt32, math.MaxInt} {
 		for name, fit := range fits(t, x) {
 			if _, err := fit(rank, Settings{MaxSweeps: 2}); !errors.Is(err, ErrSettings) {
 				t.Errorf("%s, rank %d: %v", name, rank, err)

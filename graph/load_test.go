@@ -274,7 +274,7 @@ func FuzzEditedDescriptions(f *testing.F) {
 // edit changes one thing.
 func edit(rng *rand.Rand, d *description, shapes map[string][]int, tensors, kindNames []string) {
 	number := func() int {
-		return []int{0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 8, 9, -1, -2, 1 << 20, 1 << 31, math.MaxInt}[rng.IntN(17)]
+		return []int{0, 1, 1, 1, 2, 2, 3, 4, 4, 5, 8, 9, -1, -2, 1 << 20, math.MaxInt32, math.MaxInt}[rng.IntN(17)]
 	}
 	word := func() string {
 		words := []string{"relu", "clip", "softplus", "serial", "parallel", "after", "+", "*", "/", "add", "nearest", "cubic", "wrap", "reflect"}

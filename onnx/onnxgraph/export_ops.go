@@ -2,6 +2,7 @@ package onnxgraph
 
 import (
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/proto"
 
@@ -92,7 +93,7 @@ func (e *exporter) operation(n *graph.Node, in []string) (string, error) {
 	case *graph.Subsample:
 		x := in[0]
 		if op.Stride != [2]int{1, 1} {
-			const far = 1 << 31
+			const far = math.MaxInt32
 			x = e.add("Slice", n.Name+".pixels", e.slicing(n.Name, x, []int{0, 0}, []int{far, far}, []int{2, 3}, op.Stride[:]))
 		}
 		return last("Pad", []string{x, e.ints(n.Name+".pads", 0, op.Before, 0, 0, 0, op.After, 0, 0)})
