@@ -46,8 +46,8 @@ func grid(n, step, most int) []int {
 
 // Ranks that are tried in each mode of each layer.
 const (
-	mostRanks  = 24
-	mostTucker = 10
+	mostRanks  = 16
+	mostTucker = 8
 	cpRanks    = 6
 )
 

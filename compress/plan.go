@@ -76,8 +76,7 @@ type Planned struct {
 	Params int     `json:"params"`
 	MACs   int64   `json:"macs"`
 	MS     float64 `json:"ms,omitempty"`
-	// Images is how many images measured the damage; 0 where it is e² times the layer's
-	// share of the squared norms of all kernels.
+	// Images is how many images measured the damage; 0 where it is e², in all layers alike.
 	Images int `json:"images"`
 	// Aware is set where errors are of the outputs, by statistics.
 	Aware bool          `json:"aware"`
@@ -113,23 +112,18 @@ func Plan(ctx context.Context, g *graph.Graph, opt PlanOptions) (*Planned, error
 		}
 		p.Images = opt.Images.Len()
 	}
-	squares := 0.0
-	for _, t := range targets {
-		if k, err := t.Chain.Kernel(); err == nil {
-			squares += k.Norm() * k.Norm()
-		}
-	}
 	for i := range targets {
 		t := &targets[i]
 		if opt.Progress != nil {
 			opt.Progress(i, len(targets), t.Name)
 		}
-		s, err := site(ctx, t, chosen[i], ask, squares, opt)
+		s, err := site(ctx, t, chosen[i], ask, opt)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.Name, err)
 		}
 		p.Sites = append(p.Sites, *s)
 	}
+	p.damages()
 	if opt.Progress != nil {
 		opt.Progress(len(targets), len(targets), "")
 	}
@@ -137,7 +131,7 @@ func Plan(ctx context.Context, g *graph.Graph, opt PlanOptions) (*Planned, error
 }
 
 // site plans one layer.
-func site(ctx context.Context, t *Target, chosen bool, ask *questioner, squares float64, opt PlanOptions) (*PlannedSite, error) {
+func site(ctx context.Context, t *Target, chosen bool, ask *questioner, opt PlanOptions) (*PlannedSite, error) {
 	s := &PlannedSite{Name: t.Name, Params: t.Chain.Params(), MACs: t.Chain.MACs(max(t.H, 1), max(t.W, 1)), B: 2}
 	a, reason, err := planned(ctx, t, chosen, opt.Statistics, opt.Workers)
 	if err != nil || reason != "" {
@@ -160,7 +154,7 @@ func site(ctx context.Context, t *Target, chosen bool, ask *questioner, squares 
 		s.Reason = "no chain on the grid of ranks costs less"
 		return s, nil
 	}
-	s.A = a.k.Norm() * a.k.Norm() / squares
+	s.A = 1
 	if ask != nil {
 		for _, c := range probes(s.Candidates) {
 			chain, err := a.build(ctx, c.Method, c.Rank, o)
@@ -178,10 +172,30 @@ func site(ctx context.Context, t *Target, chosen bool, ask *questioner, squares 
 		}
 		s.A, s.B = power(s.Probes)
 	}
-	for i := range s.Candidates {
-		s.Candidates[i].Damage = s.A * math.Pow(s.Candidates[i].Error, s.B)
-	}
 	return s, nil
+}
+
+// damages gives all candidates their damages. Measured layers are pooled first: what an
+// error of a fifth does is drawn halfway, in logarithms, to the layers' mean. A layer that
+// hardly matters alone matters more behind others that err too: with the measurements as
+// they are ResNet-20 lost 2 points more at a third of its operations and 9 at a quarter.
+func (p *Planned) damages() {
+	const at = .2
+	var mean, n float64
+	for _, s := range p.Sites {
+		if len(s.Probes) > 0 {
+			mean, n = mean+math.Log(s.A)+s.B*math.Log(at), n+1
+		}
+	}
+	for i := range p.Sites {
+		s := &p.Sites[i]
+		if len(s.Probes) > 0 {
+			s.A *= math.Exp((mean/n - math.Log(s.A) - s.B*math.Log(at)) / 2)
+		}
+		for j := range s.Candidates {
+			s.Candidates[j].Damage = s.A * math.Pow(s.Candidates[j].Error, s.B)
+		}
+	}
 }
 
 // planned is a target's kernel with its moments, or the reason why it must stay.
@@ -230,10 +244,10 @@ func probes(all []Candidate) []Candidate {
 	return out
 }
 
-// power fits d = a·e^b to probes by least squares in logarithms, b drawn a little to 2,
+// power fits d = a·e^b to probes by least squares in logarithms, b drawn to 2,
 // what a divergence of small changes has, and kept between 1 and 3.
 func power(probes []Probe) (a, b float64) {
-	const weight, prior = .25, 2
+	const weight, prior = 2, 2
 	var n, x, y, xx, xy float64
 	for _, p := range probes {
 		u, v := math.Log(max(p.Error, 1e-9)), math.Log(max(p.Divergence, 1e-9))

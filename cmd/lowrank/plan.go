@@ -115,8 +115,14 @@ type planTry struct {
 	Error float64 `json:"error,omitempty"`
 }
 
-// probeImages is how many images measure the damage.
-const probeImages = 128
+// probeImages is how many images measure the damage: fewer of large ones, of which each takes
+// as long as dozens of small ones.
+func probeImages(g *graph.Graph) int {
+	if eval.Small(g) {
+		return 128
+	}
+	return 32
+}
 
 // planned compresses by a plan.
 func (f *compressFlags) planned(cmd *cobra.Command, before *graph.Graph, set dataset.Set, opt compress.Options, r *compressReport) (*graph.Graph, []compress.Result, error) {
@@ -216,7 +222,7 @@ func (f *compressFlags) planFor(cmd *cobra.Command, g *graph.Graph, images datas
 		po.Methods = []compress.Method{opt.Method}
 	}
 	if images != nil {
-		few, err := dataset.Sample(images, min(probeImages, images.Len()))
+		few, err := dataset.Sample(images, min(probeImages(g), images.Len()))
 		if err != nil {
 			return nil, err
 		}
