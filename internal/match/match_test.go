@@ -24,3 +24,10 @@ func TestNames(t *testing.T) {
 		t.Errorf("a pattern that matches none gave %v", err)
 	}
 }
+
+func TestStarsMatchSlashesAndDots(t *testing.T) {
+	got, err := Names([]string{"*/expand3x3/Conv/*", "layer1*"}, []string{"/features/features.3/expand3x3/Conv/0", "/features/features.3/expand1x1/Conv/0", "layer1.0.conv1", "layer2/0"}, "layer")
+	if err != nil || !slices.Equal(got, []bool{true, false, true, false}) {
+		t.Errorf("matched %v (%v)", got, err)
+	}
+}
