@@ -47,7 +47,7 @@ func TestAChoiceNeverExceedsItsBudgetsNorMakesALayerDearer(t *testing.T) {
 		}
 		kept++
 		for _, b := range budgets {
-			if got, most := cost(b.Metric, c.Params, c.MACs, c.MS), b.of(p.total(b.Metric)); got > most*(1+1e-12) {
+			if got, most := costIn(b.Metric, c.Params, c.MACs, c.MS), b.of(p.total(b.Metric)); got > most*(1+1e-12) {
 				t.Errorf("seed %d: %v: %g of %g", seed, b, got, most)
 			}
 			for i, at := range c.Picks {
