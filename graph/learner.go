@@ -170,7 +170,7 @@ func (l *Learner) prepare(i int, s *step, sites map[*Node]Site, opt LearnerOptio
 	if s.norm == nil {
 		return nil
 	}
-	o.norm = s.norm.Op.(*BatchNorm).Clone()
+	o.norm = s.norm.BatchNorm().Clone()
 	u.batchs = o.norm.Batches
 	u.norm = o.norm.running()
 	gain := &Param{Name: s.norm.Name + ".weight", Kind: Gain, Value: o.norm.Weight}

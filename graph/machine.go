@@ -57,9 +57,11 @@ func newMachine(g *Graph, train bool) (*machine, error) {
 		}
 	}
 	for _, n := range g.Outputs {
-		m.output = append(m.output, at[resolved(g, n, train)])
+		m.output = append(m.output, at[resolved(n, train)])
 	}
-	return m, m.resize(g.Input)
+	m.size = slices.Clone(g.Input)
+	m.setShapes(shapes)
+	return m, nil
 }
 
 // resize prepares the machine for images of another size.

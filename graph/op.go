@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/nn"
 )
 
 // Op is the operation of a node. The set is closed: one file of this package a kind, with
@@ -88,7 +89,7 @@ func (c *call) contribute(i int, f func(dst *conv.Map) *conv.Map) {
 		return
 	}
 	c.scratch.maps[1] = f(c.scratch.maps[1])
-	addTo(c.dx[i], c.scratch.maps[1], c.workers)
+	nn.Add(c.dx[i], c.scratch.maps[1], c.workers)
 }
 
 // kinds makes an empty operation of each kind, for files.

@@ -205,8 +205,8 @@ func isReLU(op Op) bool {
 	return ok && a.Name == ReLU
 }
 
-// resolved is where the value of each output is.
-func resolved(g *Graph, n *Node, train bool) *Node {
+// resolved is the node whose output is n's, past those that do nothing.
+func resolved(n *Node, train bool) *Node {
 	for forwards(n.Op, train) {
 		n = n.In[0]
 	}

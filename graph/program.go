@@ -80,26 +80,8 @@ func (p *Program) Run(ctx context.Context, x *conv.Map, workers int) ([]Tensor, 
 // export is a map as a row-major tensor.
 func export(s Shape, m *conv.Map) Tensor {
 	t := Tensor{Shape: append([]int{m.N}, s...), Data: make([]float32, m.N*s.Len())}
-	strides := s.Strides()
-	n := s.Len()
-	index := make([]int, len(s))
-	for b := range m.N {
-		from, to := m.Data[b*n:(b+1)*n], t.Data[b*n:(b+1)*n]
-		at := 0
-		clear(index)
-		for i := range to {
-			to[i] = from[at]
-			for d := len(s) - 1; d >= 0; d-- {
-				index[d]++
-				at += strides[d]
-				if index[d] < s[d] {
-					break
-				}
-				at -= index[d] * strides[d]
-				index[d] = 0
-			}
-		}
-	}
+	flat := Shape{s.Len()}
+	reorder(&conv.Map{N: m.N, H: 1, W: 1, C: flat[0], Data: t.Data}, m, flat, s, false, 1)
 	return t
 }
 
@@ -110,13 +92,13 @@ func (s *step) running() (kernel, error) {
 	}
 	u := &runningUnit{relu: s.relu, residual: s.residual}
 	if s.conv == nil {
-		u.norm = s.norm.Op.(*BatchNorm).running()
+		u.norm = s.norm.BatchNorm().running()
 		return u, nil
 	}
 	c := s.conv.Conv().Chain
 	var err error
 	if s.norm != nil {
-		if c, err = s.norm.Op.(*BatchNorm).fold(c); err != nil {
+		if c, err = s.norm.BatchNorm().fold(c); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.norm.Name, err)
 		}
 	}

@@ -253,9 +253,6 @@ func give(dst, g *conv.Map, add bool, workers int) *conv.Map {
 	return dst
 }
 
-// addTo adds x to dst.
-func addTo(dst, x *conv.Map, workers int) { nn.Add(dst, x, workers) }
-
 // finite reports whether all values of m are.
 func finite(m *conv.Map) bool {
 	for _, v := range m.Data {

@@ -35,23 +35,19 @@ func run(in, out string) error {
 	if err != nil {
 		return err
 	}
-	results, err := compress.Layers(context.Background(), compress.Sites(net), compress.Options{
+	small, results, err := compress.Network(context.Background(), net, compress.Options{
 		Method: compress.Tucker,
 		Rank:   compress.Rank{Rule: compress.Energy, Value: 0.95},
 	})
 	if err != nil {
 		return err
 	}
-	small := net.Clone()
 	for _, r := range results {
 		if r.Reason != "" {
 			fmt.Printf("%-24s unchanged: %s\n", r.Name, r.Reason)
 			continue
 		}
 		fmt.Printf("%-24s rank %v, error %.3f, %d -> %d parameters\n", r.Name, r.Rank, r.RelError, r.ParamsBefore, r.ParamsAfter)
-		if err := small.Replace(r.Name, r.Chain); err != nil {
-			return err
-		}
 	}
 	fmt.Printf("%s: %d -> %d parameters, %d -> %d MACs\n", net.Arch, net.Params(), small.Params(), net.MACs(), small.MACs())
 	sd, err = small.StateDict()
