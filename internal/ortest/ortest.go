@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/internal/ort"
 )
 
 //go:embed run.mjs
@@ -30,16 +31,16 @@ type Tensor struct {
 // there is none.
 func Dir(tb testing.TB) string {
 	tb.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		tb.Skip("node is not installed; ONNX Runtime is not compared with")
-	}
 	cache, _ := os.UserCacheDir()
 	for _, dir := range []string{os.Getenv("LOWRANK_ORT"), filepath.Join(cache, "lowrank", "ort")} {
-		if _, err := os.Stat(filepath.Join(dir, "node_modules", "onnxruntime-node")); dir != "" && err == nil {
+		if dir == "" {
+			continue
+		}
+		if _, err := ort.Find(dir); err == nil {
 			return dir
 		}
 	}
-	tb.Skip("onnxruntime-node is not installed; set LOWRANK_ORT to the folder where npm installed it")
+	tb.Skip("node or onnxruntime-node is not installed; set LOWRANK_ORT to the folder where npm installed it")
 	return ""
 }
 
