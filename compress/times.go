@@ -67,7 +67,7 @@ func (p *Planned) Time(ctx context.Context, g *graph.Graph, workers int, progres
 			}
 		}
 	}
-	p.MS = ms(whole[0])
+	p.MS = ms(whole[0].Min)
 	return nil
 }
 

@@ -196,19 +196,25 @@ func TestANetworkSurvivesItsFile(t *testing.T) {
 func TestChainsRunLikeTheKernelsTheyEqual(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	net := residual(t, "bottleneck", Options{})
-	multiplied := net.Clone()
+	before, err := net.StateDict()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range net.Sites() {
-		c := randomChain(rng, s.Chain)
-		if err := net.Replace(s.Name, c); err != nil {
+		if err := net.Replace(s.Name, randomChain(rng, s.Chain)); err != nil {
 			t.Fatal(err)
 		}
-		k, err := c.Kernel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := multiplied.Replace(s.Name, conv.NewDense(k)); err != nil {
-			t.Fatal(err)
-		}
+	}
+	multiplied, err := net.Compose()
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := multiplied.StateDict()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(after.Names(), before.Names()) {
+		t.Errorf("multiplied out, the tensors are %q; want %q", after.Names(), before.Names())
 	}
 	x, _ := reference(t, "bottleneck")
 	got, want := logits(t, net, x, 2), logits(t, multiplied, x, 2)

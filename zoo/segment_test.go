@@ -252,15 +252,9 @@ func TestAClassifierBecomesASegmentationNetworkWithItsChains(t *testing.T) {
 				t.Fatalf("%s: %d logits", f.name, len(got))
 			}
 			// The multiplied kernels, dilated by hand, do the same.
-			dense := seg.Clone()
-			for _, s := range dense.Sites() {
-				k, err := s.Chain.Kernel()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := dense.Replace(s.Name, conv.NewDense(k)); err != nil {
-					t.Fatal(err)
-				}
+			dense, err := seg.Compose()
+			if err != nil {
+				t.Fatal(err)
 			}
 			if e := relative(logits(t, dense, x, 1), got); e > 1e-4 {
 				t.Errorf("%s dilated by %d: chains and kernels differ by %g", f.name, dilate, e)

@@ -347,8 +347,8 @@ func (f *compressFlags) forecast(cmd *cobra.Command, before *graph.Graph, opt co
 		return err
 	}
 	t, err := f.times(cmd.Context(), before, planned, 300*time.Millisecond)
-	if err == nil && float64(t[1]) > .97*float64(t[0]) {
-		cmd.PrintErrf("lowrank: as planned the network gets smaller, but no faster on this machine: an image takes %.2f ms, and took %.2f\n", ms(t[1]), ms(t[0]))
+	if err == nil && float64(t[1].Min) > .97*float64(t[0].Min) {
+		cmd.PrintErrf("lowrank: as planned the network gets smaller, but no faster on this machine: an image takes %.2f ms, and took %.2f\n", ms(t[1].Min), ms(t[0].Min))
 	}
 	return err
 }
@@ -359,13 +359,13 @@ func (f *compressFlags) latency(ctx context.Context, before, after *graph.Graph,
 	if err != nil {
 		return err
 	}
-	b, a := ms(t[0]), ms(t[1])
+	b, a := ms(t[0].Min), ms(t[1].Min)
 	r.LatencyBefore, r.LatencyAfter = &b, &a
 	return nil
 }
 
 // times is how long an image takes in both networks, measured for about a budget.
-func (f *compressFlags) times(ctx context.Context, before, after *graph.Graph, budget time.Duration) ([]time.Duration, error) {
+func (f *compressFlags) times(ctx context.Context, before, after *graph.Graph, budget time.Duration) ([]eval.Timing, error) {
 	var programs []*graph.Program
 	for _, net := range []*graph.Graph{before, after} {
 		p, err := net.Compile()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/adapt"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
 )
@@ -55,7 +56,7 @@ type convertFlags struct {
 	typeFlag
 	foreignFlags
 	from, to, base, kind, rank, name string
-	lossy, strip, forceBase          bool
+	lossy, strip, dense, forceBase   bool
 	out                              string
 	force                            bool
 }
@@ -82,6 +83,9 @@ A change that the target does not have becomes one of another kind where that is
 else of as much as the target can hold, leaves out tensors that it has no place for,
 and tells the errors. What is written is read back and compared with IN either way.
 
+--dense undoes a compression, but for what that lost: the tensors have the names and shapes
+that they had before, so that what loads the original loads the file.
+
 Of networks --strip takes away what training programs put around them: wrappers before
 names ("module."), copies that follow the network, bookkeeping. float16 and bfloat16
 stay what they are.`,
@@ -91,7 +95,8 @@ stay what they are.`,
   lowrank convert cp.safetensors --kind lora -o lora.safetensors
   lowrank convert resnet20.th --strip -o resnet20.safetensors
   lowrank convert small.safetensors -o small.onnx
-  lowrank convert small.safetensors --to torch -o small`,
+  lowrank convert small.safetensors --to torch -o small
+  lowrank convert small.safetensors --dense -o dense.pth`,
 		Args: exactly(1, "an adapter or a network"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
@@ -107,6 +112,7 @@ stay what they are.`,
 	fl.BoolVar(&f.lossy, "lossy", false, "fit what has no exact way, and leave out what has no place")
 	fl.StringVar(&f.name, "name", "", "the task's name in a native file")
 	fl.BoolVar(&f.strip, "strip", false, "of networks: take off prefixes such as module., and leave bookkeeping out")
+	fl.BoolVar(&f.dense, "dense", false, "of networks: multiply chains of convolutions out to the convolutions that they equal, under the names that these had")
 	fl.BoolVar(&f.forceBase, "force-base", false, "take --base for the adapter's though it is another")
 	fl.StringVarP(&f.out, "output", "o", "", "file to write, for peft a directory")
 	fl.BoolVar(&f.force, "force", false, "overwrite an existing output")
@@ -186,9 +192,25 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 		sd = model.Strip(sd)
 	}
 	r.Source = sd.Source
+	var net *graph.Graph
+	if f.dense || r.To == formatONNX || r.To == formatTorch {
+		var err error
+		if net, err = f.net(path); err != nil {
+			return err
+		}
+	}
+	if f.dense {
+		var err error
+		if net, err = net.Compose(); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if sd, err = net.StateDict(); err != nil {
+			return err
+		}
+	}
 	r.From, r.Tensors = "network", sd.Len() // which of its formats is not worth telling
-	if f.dtype != "keep" {
-		if err := f.typeFlag.apply(sd, ""); err != nil {
+	if f.dense || f.dtype != "keep" {
+		if err := f.typeFlag.apply(sd, f.types[path]); err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
@@ -211,17 +233,14 @@ func (f *convertFlags) network(path string, sd *model.StateDict, r *convertRepor
 		}
 		return model.WriteTorch(f.out, sd)
 	case formatONNX, formatTorch:
-		net, err := f.net(path)
-		if err != nil {
-			return err
-		}
 		if r.To == formatTorch {
 			return writeTorch(f.out, net, f.force)
 		}
 		if err := checkEnding(f.out, ".onnx"); err != nil {
 			return err
 		}
-		if sd, err = net.StateDict(); err != nil {
+		sd, err := net.StateDict()
+		if err != nil {
 			return err
 		}
 		return writeONNX(f.out, sd, f.dtype == "float16")
@@ -249,8 +268,8 @@ func (f *convertFlags) adapter(cmd *cobra.Command, path, task string, r *convert
 		r.To = formatNative
 	}
 	switch {
-	case f.strip || f.dtype != "keep":
-		return usagef("%s is an adapter: --strip and --dtype are for networks", path)
+	case f.strip || f.dense || f.dtype != "keep":
+		return usagef("%s is an adapter: --strip, --dense and --dtype are for networks", path)
 	case f.name != "" && r.To != formatNative:
 		return usagef("--name %s: %s files hold no names of tasks", f.name, r.To)
 	}

@@ -6,8 +6,8 @@ const fs = require('fs');
 const arrays = { float32: Float32Array, float64: Float64Array, int64: BigInt64Array, int32: Int32Array, uint8: Uint8Array, int8: Int8Array, bool: Uint8Array };
 
 // input is a tensor of pseudo-random numbers in [-1, 1], of ones for other types.
-function input(meta, size) {
-  const dims = meta.shape.map((d, i) => (typeof d === 'number' && d > 0 ? d : i === 0 ? 1 : size));
+function input(meta, size, columns) {
+  const dims = meta.shape.map((d, i) => (typeof d === 'number' && d > 0 ? d : i === 0 ? 1 : i === 3 && columns > 0 ? columns : size));
   const n = dims.reduce((a, b) => a * b, 1);
   if (meta.type === 'float16') {
     throw new Error('float16 inputs are not made here');
@@ -44,7 +44,7 @@ async function main() {
     const feeds = {};
     for (const meta of session.inputMetadata) {
       if (first && !(meta.name in first.feeds)) throw new Error(`${model} has an input ${meta.name} that ${first.model} lacks`);
-      feeds[meta.name] = first ? first.feeds[meta.name] : input(meta, q.size);
+      feeds[meta.name] = first ? first.feeds[meta.name] : input(meta, q.size, q.columns);
     }
     all.push({ model, session, feeds, times: [], cpu: [] });
   }

@@ -72,6 +72,8 @@ type Request struct {
 	// Size stands for dimensions of inputs that a model leaves open, but for the first,
 	// which is 1.
 	Size int `json:"size"`
+	// Columns stands for the fourth dimension in place of Size, where it is not 0.
+	Columns int `json:"columns"`
 	// Threads is the number of threads within an operator.
 	Threads int `json:"threads"`
 	// Seconds of timing for each model; 0 runs each once.
