@@ -100,7 +100,7 @@ var floors = map[string]int{
 	"internal/parallel": 1, "internal/bisect": 1, "internal/progress": 1, "internal/realdata": 1, "internal/nhwc": 1, "internal/hadamard": 1, "internal/glyphs": 1, "internal/usage": 1, "internal/match": 1, "internal/atomicfile": 1, "internal/onnxpb": 1, "internal/ort": 1, "internal/infile": 1, "internal/figures": 1,
 	"internal/gemm": 2, "onnx": 2, "internal/linalg": 3, "internal/synthetic": 3, "internal/tensorops": 3, "fastblas": 3,
 	"vbmf": 4, "cpd": 5, "tucker": 5,
-	"dataset": 6, "stability": 6, "tkdcpd": 7, "conv": 8,
+	"conv": 4, "dataset": 6, "stability": 6, "tkdcpd": 7, "compress/chains": 8,
 	"model": 9, "internal/nn": 9, "internal/ortest": 9, "graph": 10, "peft": 11, "zoo": 11, "eval": 11, "torchmodule": 11,
 	"onnx/onnxgraph": 11, "zoo/letters": 12, "compress": 12, "onnx/rewrite": 13, "train": 12, "adapt": 12, "internal/chart": 11, "cmd/lowrank": 30,
 }

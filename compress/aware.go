@@ -9,6 +9,7 @@ import (
 
 	"gonum.org/v1/gonum/mat"
 
+	"github.com/lowrank-go/lowrank/compress/chains"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
@@ -301,7 +302,7 @@ func (a *aware) svd(rank int) (*conv.Chain, error) {
 		}
 	}
 	gemm.Float64(a.workers, true, false, a.d, rank, a.t, 1, a.w, a.d, u.RawMatrix().Data, rank, 0, v.RawMatrix().Data, rank)
-	return conv.FromMatrix(a.k, conv.SVD, []*mat.Dense{u}, []*mat.Dense{v})
+	return chains.FromMatrix(a.k, conv.SVD, []*mat.Dense{u}, []*mat.Dense{v})
 }
 
 // fit makes a chain for the white kernel one for the kernel itself: the whitening is taken

@@ -8,6 +8,7 @@ import (
 
 	"gonum.org/v1/gonum/mat"
 
+	"github.com/lowrank-go/lowrank/compress/chains"
 	"github.com/lowrank-go/lowrank/conv"
 )
 
@@ -80,7 +81,7 @@ func frame(k *conv.Kernel, m Method, ranks []int, bias bool) (*conv.Chain, error
 			us = append(us, mat.NewDense(fold.Rows, ranks[0], nil))
 			vs = append(vs, mat.NewDense(fold.Cols, ranks[0], nil))
 		}
-		return conv.FromMatrix(&empty, conv.Kind(m), us, vs)
+		return chains.FromMatrix(&empty, conv.Kind(m), us, vs)
 	case Tucker:
 		c.Kind = conv.Tucker2
 		c.Stages = []*conv.Kernel{stage(groups*ranks[1], s, 1, 1, point),
@@ -277,7 +278,7 @@ func (a *aware) build(ctx context.Context, m Method, ranks []int, opt Options) (
 			return nil, err
 		}
 		u, v := sp.factors(ranks[0])
-		c, err := conv.FromMatrix(a.white, conv.Kind(m), []*mat.Dense{u}, []*mat.Dense{v})
+		c, err := chains.FromMatrix(a.white, conv.Kind(m), []*mat.Dense{u}, []*mat.Dense{v})
 		if err != nil {
 			return nil, err
 		}

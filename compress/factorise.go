@@ -8,6 +8,7 @@ import (
 	"gonum.org/v1/gonum/mat"
 	"gorgonia.org/tensor"
 
+	"github.com/lowrank-go/lowrank/compress/chains"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/bisect"
@@ -264,7 +265,7 @@ func tuckerChain(k *conv.Kernel, results []*tucker.Result) (f factorised, err er
 		f.before += r.Sensitivity()
 	}
 	f.after = f.before
-	f.chain, err = conv.FromTucker(k, parts)
+	f.chain, err = chains.FromTucker(k, parts)
 	return f, err
 }
 
@@ -328,10 +329,10 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 	parts := groups(k)
 	t, s, p := k.Shape[0]/len(parts), k.Shape[1], k.Taps()
 	each := t + s + p
-	chain := conv.FromCP
+	chain := chains.FromCP
 	if method == Separable {
 		each = t + s + k.Shape[2] + k.Shape[3]
-		chain = conv.FromSeparable
+		chain = chains.FromSeparable
 		for _, x := range parts {
 			if err := x.Reshape(t, s, k.Shape[2], k.Shape[3]); err != nil {
 				return factorised{}, err
@@ -482,7 +483,7 @@ func matrix(ctx context.Context, k *conv.Kernel, kind conv.Kind, opt Options) (f
 		f.before += float64(t)*square + float64(q*rank)
 		f.after += float64(t+q) * sum
 	}
-	f.chain, err = conv.FromMatrix(k, kind, us, vs)
+	f.chain, err = chains.FromMatrix(k, kind, us, vs)
 	return f, err
 }
 

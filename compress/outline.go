@@ -3,6 +3,7 @@ package compress
 import (
 	"gonum.org/v1/gonum/mat"
 
+	"github.com/lowrank-go/lowrank/compress/chains"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/graph"
@@ -83,7 +84,7 @@ func outline(k *conv.Kernel, opt Options) (*conv.Chain, error) {
 		for range groups {
 			u, v = append(u, constant(fold.Rows, rank)), append(v, constant(fold.Cols, rank))
 		}
-		return conv.FromMatrix(k, kind, u, v)
+		return chains.FromMatrix(k, kind, u, v)
 	}
 	rank := int(opt.Rank.Value * float64(size) / float64(each))
 	if rank == 0 {
@@ -98,9 +99,9 @@ func outline(k *conv.Kernel, opt Options) (*conv.Chain, error) {
 		parts = append(parts, p)
 	}
 	if opt.Method == Separable {
-		return conv.FromSeparable(k, parts)
+		return chains.FromSeparable(k, parts)
 	}
-	return conv.FromCP(k, parts)
+	return chains.FromCP(k, parts)
 }
 
 // work tells how much of the work on some targets is done.

@@ -8,6 +8,7 @@ import (
 
 	"gorgonia.org/tensor"
 
+	"github.com/lowrank-go/lowrank/compress/chains"
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/stability"
@@ -83,6 +84,6 @@ func tuckerCP(ctx context.Context, k *conv.Kernel, parts []*tensor.Dense, opt Op
 		}
 		decs = append(decs, &r.Tensor)
 	}
-	f.chain, err = conv.FromTKDCPD(k, decs)
+	f.chain, err = chains.FromTKDCPD(k, decs)
 	return f, err
 }

@@ -1,7 +1,8 @@
-// Package conv says what a low-rank factorisation means for a convolution: it
-// turns a 4-D kernel into a chain of small convolutions, counts the chain's
+// Package conv says what a low-rank factorisation means for a convolution: a 4-D
+// kernel becomes a chain of small convolutions. The package counts the chain's
 // parameters and multiply-accumulates, gives back the one kernel that a chain
-// equals, and runs kernels and chains on batches of feature maps.
+// equals, and runs kernels and chains on batches of feature maps. It knows no
+// decomposition: package compress/chains makes chains of them.
 //
 // # Kernels
 //

@@ -1,4 +1,4 @@
-package conv
+package chains
 
 import (
 	"errors"
@@ -10,13 +10,50 @@ import (
 	"gonum.org/v1/gonum/mat"
 	"pgregory.net/rapid"
 
+	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/tkdcpd"
 )
 
+func random(rng *rand.Rand, n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(rng.NormFloat64())
+	}
+	return v
+}
+
+// drawKernel draws a kernel of any geometry, with more channels where wide.
+func drawKernel(t *rapid.T, rng *rand.Rand) *conv.Kernel {
+	g := conv.Geometry{
+		Stride:   [2]int{rapid.IntRange(1, 3).Draw(t, "sy"), rapid.IntRange(1, 3).Draw(t, "sx")},
+		Padding:  [2]int{rapid.IntRange(0, 3).Draw(t, "py"), rapid.IntRange(0, 3).Draw(t, "px")},
+		Dilation: [2]int{rapid.IntRange(1, 3).Draw(t, "dy"), rapid.IntRange(1, 3).Draw(t, "dx")},
+		Groups:   rapid.IntRange(1, 4).Draw(t, "groups"),
+	}
+	if rapid.Bool().Draw(t, "asymmetric") {
+		for a := range 2 {
+			g.Extra[a] = rapid.IntRange(-g.Padding[a], 4).Draw(t, "extra")
+		}
+	}
+	shape := [4]int{
+		g.Groups * rapid.IntRange(1, 9).Draw(t, "outs"), rapid.IntRange(1, 9).Draw(t, "ins"),
+		rapid.IntRange(1, 5).Draw(t, "kh"), rapid.IntRange(1, 5).Draw(t, "kw"),
+	}
+	var bias []float32
+	if rapid.Bool().Draw(t, "bias") {
+		bias = random(rng, shape[0])
+	}
+	k, err := conv.NewKernel(shape, random(rng, shape[0]*shape[1]*shape[2]*shape[3]), bias, g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // drawParts draws decompositions of k's shape with the ranks R2, R1, R, one a group;
 // outer tells which of the two channel modes have a factor of their own.
-func drawParts(rng *rand.Rand, k *Kernel, rank [3]int, outer [2]bool) []*tkdcpd.Tensor {
+func drawParts(rng *rand.Rand, k *conv.Kernel, rank [3]int, outer [2]bool) []*tkdcpd.Tensor {
 	normal := func(rows, cols int) *mat.Dense {
 		m := mat.NewDense(rows, cols, nil)
 		m.Apply(func(int, int, float64) float64 { return rng.NormFloat64() }, m)
@@ -55,7 +92,7 @@ func TestTKDCPDChainsEqualTheDecompositionAtTheLeastCost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := append(parts[0].Core.Shape()[:2], rank[2]); c.Kind != TKDCPD || !slices.Equal(c.Rank, want) {
+		if want := append(parts[0].Core.Shape()[:2], rank[2]); c.Kind != conv.TKDCPD || !slices.Equal(c.Rank, want) {
 			t.Fatalf("a chain of %s with ranks %v, want %v", c.Kind, c.Rank, want)
 		}
 		if dev, err := c.Verify(1); err != nil || dev > 2e-5 {
@@ -115,13 +152,13 @@ func TestTKDCPDChainsEqualTheDecompositionAtTheLeastCost(t *testing.T) {
 // A chain of a CPD is that of a Tucker decomposition that leaves all modes alone.
 func TestCPChainsHaveThreeStages(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	k := &Kernel{Shape: [4]int{8, 6, 3, 5}, Weight: random(rng, 720), Geometry: Geometry{Groups: 2, Stride: [2]int{2, 1}}}
+	k := &conv.Kernel{Shape: [4]int{8, 6, 3, 5}, Weight: random(rng, 720), Geometry: conv.Geometry{Groups: 2, Stride: [2]int{2, 1}}}
 	var parts []*cpd.Kruskal
 	for _, p := range drawParts(rng, k, [3]int{0, 0, 4}, [2]bool{}) {
 		parts = append(parts, &p.Core)
 	}
 	c, err := FromCP(k, parts)
-	if err != nil || c.Kind != CP || !slices.Equal(c.Rank, []int{4}) || len(c.Stages) != 3 || c.Params() != 2*4*(4+6+15) {
+	if err != nil || c.Kind != conv.CP || !slices.Equal(c.Rank, []int{4}) || len(c.Stages) != 3 || c.Params() != 2*4*(4+6+15) {
 		t.Fatalf("%+v, %v", c, err)
 	}
 	if dev, err := c.Verify(3); err != nil || dev > 1e-5 {
@@ -131,22 +168,22 @@ func TestCPChainsHaveThreeStages(t *testing.T) {
 
 func TestDecompositionsThatDoNotFitTheKernelAreErrors(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 1))
-	k := &Kernel{Shape: [4]int{8, 6, 3, 3}, Weight: random(rng, 432), Geometry: Geometry{Groups: 2}}
+	k := &conv.Kernel{Shape: [4]int{8, 6, 3, 3}, Weight: random(rng, 432), Geometry: conv.Geometry{Groups: 2}}
 	good := drawParts(rng, k, [3]int{2, 3, 4}, [2]bool{true, true})
 	other := drawParts(rng, k, [3]int{2, 3, 5}, [2]bool{true, true})
-	wide := drawParts(rng, &Kernel{Shape: [4]int{8, 7, 3, 3}, Geometry: Geometry{Groups: 2}}, [3]int{2, 3, 4}, [2]bool{true, true})
+	wide := drawParts(rng, &conv.Kernel{Shape: [4]int{8, 7, 3, 3}, Geometry: conv.Geometry{Groups: 2}}, [3]int{2, 3, 4}, [2]bool{true, true})
 	taps := *good[1]
 	taps.Factors = append(slices.Clone(taps.Factors[:2]), mat.NewDense(9, 9, nil))
 	for name, parts := range map[string][]*tkdcpd.Tensor{
 		"few parts": good[:1], "other rank": {good[0], other[1]}, "other shape": {good[0], wide[1]},
 		"factor of the taps": {good[0], &taps}, "no core": {good[0], {}}, "nil": {good[0], nil},
 	} {
-		if _, err := FromTKDCPD(k, parts); !errors.Is(err, ErrShape) {
+		if _, err := FromTKDCPD(k, parts); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
 	for _, p := range []*cpd.Kruskal{{}, nil} {
-		if _, err := FromCP(k, []*cpd.Kruskal{p, p}); !errors.Is(err, ErrShape) {
+		if _, err := FromCP(k, []*cpd.Kruskal{p, p}); !errors.Is(err, conv.ErrShape) {
 			t.Errorf("%+v: error %v", p, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package conv
+package chains
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 
 	"gonum.org/v1/gonum/mat"
 
+	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
 	"github.com/lowrank-go/lowrank/tkdcpd"
@@ -17,7 +18,7 @@ import (
 // k.Group returns, with factors of (T/g)×R2 and (S/g)×R1, none for the taps,
 // and a core of R2×R1×P (Kim et al. 2016, eq. 4–6). A nil factor means that its
 // mode is left alone; its 1×1 stage is then left out. Geometry and bias are k's.
-func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
+func FromTucker(k *conv.Kernel, parts []*tucker.Tucker) (*conv.Chain, error) {
 	if err := checkParts(k, len(parts)); err != nil {
 		return nil, err
 	}
@@ -25,14 +26,14 @@ func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
 	var r1, r2 int
 	for g, t := range parts {
 		if len(t.Factors) != 3 || t.Factors[2] != nil {
-			return nil, fmt.Errorf("%w: group %d: want a Tucker-2 decomposition over modes 0 and 1 of three", ErrShape, g)
+			return nil, fmt.Errorf("%w: group %d: want a Tucker-2 decomposition over modes 0 and 1 of three", conv.ErrShape, g)
 		}
 		shape, core, err := tensorops.View(t.Core)
 		if err != nil {
 			return nil, fmt.Errorf("group %d: core: %w", g, err)
 		}
 		if g > 0 && (r2 != shape[0] || r1 != shape[1]) {
-			return nil, fmt.Errorf("%w: group %d has ranks %v, group 0 has %v", ErrShape, g, shape[:2], []int{r2, r1})
+			return nil, fmt.Errorf("%w: group %d has ranks %v, group 0 has %v", conv.ErrShape, g, shape[:2], []int{r2, r1})
 		}
 		r2, r1 = shape[0], shape[1]
 		mid.add(core)
@@ -50,14 +51,14 @@ func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
 		}
 	}
 	groups := len(parts)
-	c := &Chain{Kind: Tucker2, Rank: []int{r2, r1}, Groups: groups}
-	pointwise := Geometry{Groups: groups}.Normal()
+	c := &conv.Chain{Kind: conv.Tucker2, Rank: []int{r2, r1}, Groups: groups}
+	pointwise := conv.Geometry{Groups: groups}.Normal()
 	if in != nil {
-		c.Stages = append(c.Stages, &Kernel{Shape: [4]int{groups * r1, k.Shape[1], 1, 1}, Weight: in, Geometry: pointwise})
+		c.Stages = append(c.Stages, &conv.Kernel{Shape: [4]int{groups * r1, k.Shape[1], 1, 1}, Weight: in, Geometry: pointwise})
 	}
-	c.Stages = append(c.Stages, &Kernel{Shape: [4]int{groups * r2, r1, k.Shape[2], k.Shape[3]}, Weight: mid, Geometry: k.Normal()})
+	c.Stages = append(c.Stages, &conv.Kernel{Shape: [4]int{groups * r2, r1, k.Shape[2], k.Shape[3]}, Weight: mid, Geometry: k.Normal()})
 	if out != nil {
-		c.Stages = append(c.Stages, &Kernel{Shape: [4]int{k.Out(), r2, 1, 1}, Weight: out, Geometry: pointwise})
+		c.Stages = append(c.Stages, &conv.Kernel{Shape: [4]int{k.Out(), r2, 1, 1}, Weight: out, Geometry: pointwise})
 	}
 	c.Last().Bias = k.Bias
 	return c, c.Validate()
@@ -68,17 +69,17 @@ func FromTucker(k *Kernel, parts []*tucker.Tucker) (*Chain, error) {
 // returns, with factors of (T/g)×R, (S/g)×R and P×R (Lebedev et al. 2015, with
 // the two spatial modes taken as one). The weights are spread over the factors
 // for the least sensitivity. Geometry and bias are k's.
-func FromCP(k *Kernel, parts []*cpd.Kruskal) (*Chain, error) {
+func FromCP(k *conv.Kernel, parts []*cpd.Kruskal) (*conv.Chain, error) {
 	tensors := make([]*tkdcpd.Tensor, len(parts))
 	for g, p := range parts {
 		if p == nil {
-			return nil, fmt.Errorf("%w: group %d has no decomposition", ErrShape, g)
+			return nil, fmt.Errorf("%w: group %d has no decomposition", conv.ErrShape, g)
 		}
 		tensors[g] = &tkdcpd.Tensor{Core: *p, Factors: make([]*mat.Dense, len(p.Factors))}
 	}
 	c, err := FromTKDCPD(k, tensors)
 	if c != nil {
-		c.Kind, c.Rank = CP, c.Rank[2:]
+		c.Kind, c.Rank = conv.CP, c.Rank[2:]
 	}
 	return c, err
 }
@@ -90,7 +91,7 @@ func FromCP(k *Kernel, parts []*cpd.Kruskal) (*Chain, error) {
 // means that its mode is left alone, and one that is cheaper multiplied with the
 // core's is (tkdcpd.Tensor.Merged): its 1×1 stage is then left out. The scales are
 // spread over the stages for the least sensitivity. Geometry and bias are k's.
-func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
+func FromTKDCPD(k *conv.Kernel, parts []*tkdcpd.Tensor) (*conv.Chain, error) {
 	if err := checkParts(k, len(parts)); err != nil {
 		return nil, err
 	}
@@ -102,16 +103,16 @@ func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
 	var outer, inner [2]stacked
 	for g, p := range parts {
 		if err := p.Validate(); err != nil {
-			return nil, fmt.Errorf("%w: group %d: %w", ErrShape, g, err)
+			return nil, fmt.Errorf("%w: group %d: %w", conv.ErrShape, g, err)
 		}
 		want := []int{k.Shape[0] / groups, k.Shape[1], k.Taps()}
 		if got := p.Shape(); !slices.Equal(got, want) || p.Factors[2] != nil {
-			return nil, fmt.Errorf("%w: group %d: a decomposition of shape %v; want %v with the taps left alone", ErrShape, g, got, want)
+			return nil, fmt.Errorf("%w: group %d: a decomposition of shape %v; want %v with the taps left alone", conv.ErrShape, g, got, want)
 		}
 		if d, r := p.Core.Shape(), p.Core.Rank(); g == 0 {
 			dims, rank = d, r
 		} else if !slices.Equal(d, dims) || r != rank {
-			return nil, fmt.Errorf("%w: group %d has a core of %v of rank %d, group 0 of %v of rank %d", ErrShape, g, d, r, dims, rank)
+			return nil, fmt.Errorf("%w: group %d has a core of %v of rank %d, group 0 of %v of rank %d", conv.ErrShape, g, d, r, dims, rank)
 		}
 		p = p.Merged().Balanced()
 		for m, add := range []func(*stacked, *mat.Dense){(*stacked).addMatrix, (*stacked).addTransposed} {
@@ -122,18 +123,18 @@ func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
 		}
 		tap.addTransposed(p.Core.Factors[2])
 	}
-	pointwise := Geometry{Groups: groups}.Normal()
+	pointwise := conv.Geometry{Groups: groups}.Normal()
 	depthwise := k.Normal()
 	depthwise.Groups = groups * rank
-	c := &Chain{Kind: TKDCPD, Rank: []int{dims[0], dims[1], rank}, Groups: groups}
+	c := &conv.Chain{Kind: conv.TKDCPD, Rank: []int{dims[0], dims[1], rank}, Groups: groups}
 	stage := func(out int, w stacked) {
 		if w != nil {
-			c.Stages = append(c.Stages, &Kernel{Shape: [4]int{out, len(w) / out, 1, 1}, Weight: w, Geometry: pointwise})
+			c.Stages = append(c.Stages, &conv.Kernel{Shape: [4]int{out, len(w) / out, 1, 1}, Weight: w, Geometry: pointwise})
 		}
 	}
 	stage(groups*dims[1], outer[1])
 	stage(groups*rank, inner[1])
-	c.Stages = append(c.Stages, &Kernel{Shape: [4]int{groups * rank, 1, k.Shape[2], k.Shape[3]}, Weight: tap, Geometry: depthwise})
+	c.Stages = append(c.Stages, &conv.Kernel{Shape: [4]int{groups * rank, 1, k.Shape[2], k.Shape[3]}, Weight: tap, Geometry: depthwise})
 	if outer[0] != nil {
 		stage(groups*dims[0], inner[0])
 		stage(k.Out(), outer[0])
@@ -144,44 +145,45 @@ func FromTKDCPD(k *Kernel, parts []*tkdcpd.Tensor) (*Chain, error) {
 	return c, c.Validate()
 }
 
-func checkParts(k *Kernel, n int) error {
-	if err := k.Validate(); err != nil {
-		return err
+// FromSeparable is the chain that applies CP decompositions in place of k, one for each
+// group, all of the same rank R: of the (T/g)×(S/g)×kh×kw tensor, with factors of
+// (T/g)×R, (S/g)×R, kh×R and kw×R (Lebedev et al. 2015): 1×1 S→R, depthwise kh×1,
+// depthwise 1×kw, 1×1 R→T. Each component's norm is spread evenly over its factors.
+// Geometry and bias are k's.
+func FromSeparable(k *conv.Kernel, parts []*cpd.Kruskal) (*conv.Chain, error) {
+	if err := checkParts(k, len(parts)); err != nil {
+		return nil, err
 	}
-	if n != max(k.Groups, 1) {
-		return fmt.Errorf("%w: %d decompositions for a kernel of %d groups", ErrShape, n, max(k.Groups, 1))
-	}
-	return nil
-}
-
-func checkFactor(m *mat.Dense, rows, rank, group int, what string) error {
-	if r, c := m.Dims(); r != rows || c != rank {
-		return fmt.Errorf("%w: group %d: %s factor is %d×%d, want %d×%d", ErrShape, group, what, r, c, rows, rank)
-	}
-	return nil
-}
-
-// stacked gathers the weights of a stage group after group, rounding them.
-type stacked []float32
-
-func (s *stacked) add(v []float64) {
-	for _, x := range v {
-		*s = append(*s, float32(x))
-	}
-}
-
-func (s *stacked) addMatrix(m *mat.Dense) {
-	r, _ := m.Dims()
-	for i := range r {
-		s.add(m.RawRowView(i))
-	}
-}
-
-func (s *stacked) addTransposed(m *mat.Dense) {
-	r, c := m.Dims()
-	for j := range c {
-		for i := range r {
-			*s = append(*s, float32(m.At(i, j)))
+	groups, rank := len(parts), 0
+	var stages [4]stacked // in, rows, columns, out
+	for g, p := range parts {
+		if err := p.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: group %d: %w", conv.ErrShape, g, err)
 		}
+		if rank == 0 {
+			rank = p.Rank()
+		}
+		p = p.Balanced()
+		for m, rows := range []int{k.Shape[0] / groups, k.Shape[1], k.Shape[2], k.Shape[3]} {
+			if len(p.Factors) != 4 {
+				return nil, fmt.Errorf("%w: group %d: %d factors, want one a dimension of the kernel", conv.ErrShape, g, len(p.Factors))
+			}
+			if err := checkFactor(p.Factors[m], rows, rank, g, []string{"output", "input", "row", "column"}[m]); err != nil {
+				return nil, err
+			}
+		}
+		stages[0].addTransposed(p.Factors[1])
+		stages[1].addTransposed(p.Factors[2])
+		stages[2].addTransposed(p.Factors[3])
+		stages[3].addMatrix(p.Factors[0])
 	}
+	point, depth := conv.Geometry{Groups: groups}.Normal(), conv.Geometry{Groups: groups * rank}.Normal()
+	c := &conv.Chain{Kind: conv.Separable, Rank: []int{rank}, Groups: groups, Stages: []*conv.Kernel{
+		{Shape: [4]int{groups * rank, k.Shape[1], 1, 1}, Weight: stages[0], Geometry: point},
+		{Shape: [4]int{groups * rank, 1, 1, 1}, Weight: stages[1], Geometry: depth},
+		{Shape: [4]int{groups * rank, 1, 1, 1}, Weight: stages[2], Geometry: depth},
+		{Shape: [4]int{k.Out(), rank, 1, 1}, Weight: stages[3], Bias: k.Bias, Geometry: point},
+	}}
+	spread(k.Shape, k.Normal(), [2]*conv.Kernel{c.Stages[1], c.Stages[2]})
+	return c, c.Validate()
 }
