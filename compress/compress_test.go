@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/zoo"
@@ -319,7 +320,7 @@ func TestLooseKernelsKeepTheirNamesAndBiases(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("stored %v, want %v", got, want)
 	}
-	m, err := model.ReadManifest(out)
+	m, err := graph.ReadManifest(out)
 	if err != nil || !m.GeometryUnknown {
 		t.Fatalf("manifest %+v, %v", m, err)
 	}

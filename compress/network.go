@@ -114,7 +114,7 @@ func split(name string) (base, bias string, suffixed bool) {
 }
 
 // StoreKernels is sd with the compressed targets of Kernels replaced by their
-// stages, as model.Manifest describes. The stage of more than one tap (the
+// stages, as graph.Manifest describes. The stage of more than one tap (the
 // first, where all are 1×1) is the one that takes the stride, padding and
 // dilation of the convolution, which the file does not know.
 func StoreKernels(sd *model.StateDict, results []Result) (*model.StateDict, error) {
@@ -128,7 +128,7 @@ func StoreKernels(sd *model.StateDict, results []Result) (*model.StateDict, erro
 	for k, v := range sd.Meta {
 		out.Meta[k] = v
 	}
-	manifest := model.Manifest{GeometryUnknown: true}
+	manifest := graph.Manifest{GeometryUnknown: true}
 	dropped := map[string]bool{}
 	for _, name := range sd.Names() {
 		base, bias, _ := split(name)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 )
 
@@ -132,7 +133,7 @@ func TestFilesKeepEveryKindOfChain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sd, manifest := model.NewStateDict(), model.Manifest{}
+		sd, manifest := model.NewStateDict(), graph.Manifest{}
 		manifest.Store(sd, "c", r[0].Chain)
 		if err := manifest.Write(sd); err != nil {
 			t.Fatal(err)
@@ -145,7 +146,7 @@ func TestFilesKeepEveryKindOfChain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		read, err := model.ReadManifest(back)
+		read, err := graph.ReadManifest(back)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@
 // [Congruence] compare two decompositions, whatever the order, signs and scales of
 // their components: run two seeds, and if they disagree the rank is too high or the
 // fit has not ended. Tensors are read from files with model.ReadFile, and factors
-// written with model.StateDict.SetKruskal.
+// written with model/factors.PutKruskal.
 //
 // # Pitfalls
 //

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/model/factors"
 )
 
 // From a .npy file to factors in a .npz file.
@@ -46,7 +47,7 @@ func Example() {
 	fmt.Printf("%v, weights %.1f, error below 1e-9: %v\n", x.Shape(), r.Weights, r.RelError < 1e-9)
 
 	out := model.NewStateDict()
-	out.SetKruskal(&r.Kruskal)
+	factors.PutKruskal(out, &r.Kruskal)
 	if err := model.WriteNPZ(filepath.Join(dir, "factors.npz"), out); err != nil {
 		fmt.Println(err)
 		return

@@ -36,7 +36,7 @@ type convSpec struct {
 }
 
 // Described tells whether a manifest describes a graph, which Load then reads.
-func Described(m *model.Manifest) bool {
+func Described(m *Manifest) bool {
 	if m == nil || m.Network == nil {
 		return false
 	}
@@ -52,7 +52,7 @@ func (g *Graph) describe() (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := model.ReadManifest(sd)
+	m, err := ReadManifest(sd)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (g *Graph) describe() (json.RawMessage, error) {
 func (g *Graph) StateDict() (*model.StateDict, error) {
 	sd := model.NewStateDict()
 	d := description{Arch: g.Arch, Input: g.Input, Preprocess: g.Preprocess}
-	var manifest model.Manifest
+	var manifest Manifest
 	for _, n := range g.Nodes {
 		spec := nodeSpec{Name: n.Name, Op: n.Op.Kind()}
 		for _, in := range n.In {
@@ -133,7 +133,7 @@ func Load(sd *model.StateDict) (*Graph, error) {
 
 // LoadPart is Load that leaves what it does not need, which the reader knows.
 func LoadPart(sd *model.StateDict) (*Graph, *Reader, error) {
-	manifest, err := model.ReadManifest(sd)
+	manifest, err := ReadManifest(sd)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +150,7 @@ func LoadPart(sd *model.StateDict) (*Graph, *Reader, error) {
 }
 
 // build makes the graph that d describes.
-func (d *description) build(r *Reader, manifest *model.Manifest) (*Graph, error) {
+func (d *description) build(r *Reader, manifest *Manifest) (*Graph, error) {
 	if len(d.Nodes) > mostNodes {
 		return nil, fmt.Errorf("%w: %d nodes; want at most %d", ErrGraph, len(d.Nodes), mostNodes)
 	}
@@ -203,7 +203,7 @@ func (d *description) build(r *Reader, manifest *model.Manifest) (*Graph, error)
 }
 
 // op makes the operation that a file describes.
-func (s *nodeSpec) op(r *Reader, manifest *model.Manifest) (Op, error) {
+func (s *nodeSpec) op(r *Reader, manifest *Manifest) (Op, error) {
 	if s.Op == "conv" || s.Op == "linear" {
 		var cs convSpec
 		if len(s.Attributes) > 0 {
@@ -360,7 +360,7 @@ func (r *Reader) Kernel(name string, g conv.Geometry) (*conv.Kernel, error) {
 }
 
 // Chain takes the convolution called name, of geometry g, or the chain in its place.
-func (r *Reader) Chain(manifest *model.Manifest, name string, g conv.Geometry) (*conv.Chain, error) {
+func (r *Reader) Chain(manifest *Manifest, name string, g conv.Geometry) (*conv.Chain, error) {
 	if spec := manifest.Chain(name); spec != nil {
 		return spec.Load(r.SD, r.full(name), func(n string) { r.used[n] = true })
 	}

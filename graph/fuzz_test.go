@@ -74,7 +74,7 @@ func FuzzAttributes(f *testing.F) {
 			sd.Set("op."+suffix, &model.Tensor{Shape: w, Data: make([]float32, Shape(w).Len())})
 		}
 		sd.Set("op.bias", &model.Tensor{Shape: []int{int(biases)}, Data: make([]float32, biases)})
-		m := model.Manifest{}
+		m := Manifest{}
 		var err error
 		if m.Network, err = json.Marshal(d); err != nil {
 			return // attributes that are no object

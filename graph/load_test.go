@@ -75,7 +75,7 @@ func file(network []byte, shapes map[string][]int) (*model.StateDict, error) {
 		}
 		sd.Set(name, &model.Tensor{Shape: s, Data: v})
 	}
-	m := model.Manifest{Network: network}
+	m := Manifest{Network: network}
 	return sd, m.Write(sd)
 }
 
@@ -86,7 +86,7 @@ func parts(t testing.TB, g *Graph) ([]byte, map[string][]int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := model.ReadManifest(sd)
+	m, err := ReadManifest(sd)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func (l *Learner) State() (*model.StateDict, error) {
 // all and were folded, are not looked at.
 func (l *Learner) SetState(sd *model.StateDict) error {
 	r := NewReader(sd)
-	manifest, err := model.ReadManifest(sd)
+	manifest, err := ReadManifest(sd)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,7 @@ func (l *Learner) SetState(sd *model.StateDict) error {
 }
 
 // restore gives step i the tensors of a state.
-func (l *Learner) restore(i int, r *Reader, manifest *model.Manifest) error {
+func (l *Learner) restore(i int, r *Reader, manifest *Manifest) error {
 	s, o := l.steps[i], &l.ops[i]
 	if o.trainer != nil {
 		for _, p := range o.trainer.parameters() {

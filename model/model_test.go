@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -517,5 +518,21 @@ func TestHalfPrecisionSurvivesFiles(t *testing.T) {
 	f, _ := through().Get("f")
 	if f.FileType() != BF16 || f.Data.([]float32)[0] != 0.10009765625 {
 		t.Errorf("0.1 as bfloat16: %v", f)
+	}
+}
+
+// A tensor of any kind of number becomes one of float64.
+func TestDenseWidens(t *testing.T) {
+	x, err := (&Tensor{Shape: []int{2, 2}, Data: []int8{1, -2, 3, 4}}).Dense()
+	if err != nil || !slices.Equal(x.Data().([]float64), []float64{1, -2, 3, 4}) {
+		t.Errorf("%v, %v", x, err)
+	}
+	if x, err = (&Tensor{Shape: []int{2}, Data: []bool{true, false}}).Dense(); err != nil || !slices.Equal(x.Data().([]float64), []float64{1, 0}) {
+		t.Errorf("a mask: %v, %v", x, err)
+	}
+	for _, bad := range []*Tensor{{Data: []float64{1}}, {Shape: []int{0}, Data: []float64{}}} {
+		if _, err := bad.Dense(); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%v: error %v", bad, err)
+		}
 	}
 }

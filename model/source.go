@@ -5,6 +5,11 @@ import (
 	"strings"
 )
 
+// ManifestKey is the metadata key, in a safetensors file's __metadata__, under which this
+// program describes the network that the tensors belong to; package graph reads and writes
+// the description.
+const ManifestKey = "lowrank"
+
 // Source says where in a file a state dict was found, and what of the file is not in it.
 // Its zero value is that of a file that is one state dict and nothing else.
 type Source struct {

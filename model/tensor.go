@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"gorgonia.org/tensor"
 )
 
 // Errors that others wrap.
@@ -334,4 +336,17 @@ func firstNotFinite[T float32 | float64](v []T) int {
 		}
 	}
 	return -1
+}
+
+// Dense is the array as a tensor of float64, whose memory is Data where that is of
+// float64. Scalars are errors, which wrap ErrUnsupported.
+func (t *Tensor) Dense() (*tensor.Dense, error) {
+	v, err := t.Float64s()
+	if err != nil {
+		return nil, err
+	}
+	if len(t.Shape) == 0 || len(v) == 0 {
+		return nil, fmt.Errorf("%w: shape %v; want at least one dimension and one value", ErrUnsupported, t.Shape)
+	}
+	return tensor.New(tensor.WithShape(t.Shape...), tensor.WithBacking(v)), nil
 }

@@ -28,7 +28,7 @@ func Extend(sd *model.StateDict, e Extension) error {
 	if len(e.Modules) == 0 && e.Dilate == nil {
 		return nil
 	}
-	manifest, err := model.ReadManifest(sd)
+	manifest, err := graph.ReadManifest(sd)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ const (
 )
 
 // addModules adds modules, by the names of their units, with the tensors of a state dict.
-func addModules(g *graph.Graph, r *graph.Reader, manifest *model.Manifest, specs map[string][]graph.ModuleSpec) error {
+func addModules(g *graph.Graph, r *graph.Reader, manifest *graph.Manifest, specs map[string][]graph.ModuleSpec) error {
 	var units []string
 	for unit := range specs {
 		units = append(units, unit)
@@ -114,7 +114,7 @@ func addModules(g *graph.Graph, r *graph.Reader, manifest *model.Manifest, specs
 	return nil
 }
 
-func moduleStep(r *graph.Reader, manifest *model.Manifest, name string, s graph.StepSpec) (graph.ModuleStep, error) {
+func moduleStep(r *graph.Reader, manifest *graph.Manifest, name string, s graph.StepSpec) (graph.ModuleStep, error) {
 	st := graph.ModuleStep{ReLU: s.ReLU}
 	channels := -1
 	var err error

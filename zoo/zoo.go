@@ -172,7 +172,7 @@ func Load(sd *model.StateDict, opt Options) (*graph.Graph, error) {
 
 // load is Load that lets tensors be over.
 func load(sd *model.StateDict, opt Options) (*graph.Graph, *graph.Reader, error) {
-	manifest, err := model.ReadManifest(sd)
+	manifest, err := graph.ReadManifest(sd)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -252,7 +252,7 @@ type builder struct {
 	// Of a state dict; r is nil for random weights.
 	r        *graph.Reader
 	strip    string // what is before all names
-	manifest *model.Manifest
+	manifest *graph.Manifest
 	load     Options
 
 	// Of random weights.

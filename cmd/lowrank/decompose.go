@@ -19,6 +19,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/bisect"
 	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/model/factors"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 )
@@ -423,7 +424,7 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 	r.Rank, r.Params = []int{best.Rank()}, best.Params()
 	r.RelError, r.Sweeps, r.Status, r.Errors = best.RelError, best.Sweeps, string(best.Status), best.Errors
 	r.Intensity, r.Sensitivity = best.Intensity(), best.LeastSensitivity()
-	out.SetKruskal(&best.Kruskal)
+	factors.PutKruskal(out, &best.Kruskal)
 	return err
 }
 
@@ -528,7 +529,7 @@ func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update fun
 	norm := t.Norm()
 	r.Intensity = norm * norm
 	r.Sensitivity = t.Sensitivity()
-	if err := out.SetTucker(&t.Tucker); err != nil {
+	if err := factors.PutTucker(out, &t.Tucker); err != nil {
 		return err
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/model/factors"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tkdcpd"
 )
@@ -74,5 +75,5 @@ func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update fun
 		fit := &tkdcpd.Tensor{Core: d.Fit.Kruskal, Factors: d.Factors}
 		r.Before = &stability.State{RelError: whole(d.Fit.RelError), Intensity: d.Fit.Intensity(), Sensitivity: fit.Balanced().Sensitivity()}
 	}
-	return errors.Join(err, out.SetTKDCPD(&d.Tensor))
+	return errors.Join(err, factors.PutTKDCPD(out, &d.Tensor))
 }

@@ -1,15 +1,12 @@
-package model
+package graph
 
 import (
 	"encoding/json"
 	"fmt"
 
 	"github.com/lowrank-go/lowrank/conv"
+	"github.com/lowrank-go/lowrank/model"
 )
-
-// ManifestKey is the metadata key, in a safetensors file's __metadata__, that
-// holds the manifest as JSON.
-const ManifestKey = "lowrank"
 
 // manifestFormat is the version of the layout written here. Format 1 described residual
 // networks alone; it is still read.
@@ -43,34 +40,34 @@ type ChainSpec struct {
 }
 
 // ReadManifest returns the manifest of sd, or nil if it has none.
-func ReadManifest(sd *StateDict) (*Manifest, error) {
-	text, ok := sd.Meta[ManifestKey]
+func ReadManifest(sd *model.StateDict) (*Manifest, error) {
+	text, ok := sd.Meta[model.ManifestKey]
 	if !ok {
 		return nil, nil
 	}
 	m := new(Manifest)
 	if err := json.Unmarshal([]byte(text), m); err != nil {
-		return nil, fmt.Errorf("%w: metadata %q: %w", ErrCorrupt, ManifestKey, err)
+		return nil, fmt.Errorf("%w: metadata %q: %w", model.ErrCorrupt, model.ManifestKey, err)
 	}
 	if m.Format < 1 || m.Format > manifestFormat {
-		return nil, fmt.Errorf("%w: metadata %q has format %d, this version reads up to %d", ErrUnsupported, ManifestKey, m.Format, manifestFormat)
+		return nil, fmt.Errorf("%w: metadata %q has format %d, this version reads up to %d", model.ErrUnsupported, model.ManifestKey, m.Format, manifestFormat)
 	}
 	for name, c := range m.Chains {
 		if c == nil || len(c.Stages) == 0 {
-			return nil, fmt.Errorf("%w: metadata %q: chain %q has no stages", ErrCorrupt, ManifestKey, name)
+			return nil, fmt.Errorf("%w: metadata %q: chain %q has no stages", model.ErrCorrupt, model.ManifestKey, name)
 		}
 	}
 	return m, nil
 }
 
 // Write stores the manifest in the metadata of sd.
-func (m *Manifest) Write(sd *StateDict) error {
+func (m *Manifest) Write(sd *model.StateDict) error {
 	m.Format = manifestFormat
 	text, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	sd.Meta[ManifestKey] = string(text)
+	sd.Meta[model.ManifestKey] = string(text)
 	return nil
 }
 
@@ -85,11 +82,11 @@ func (m *Manifest) Chain(name string) *ChainSpec {
 
 // Store puts the weights of c into sd, aliased, and its description into m. A
 // chain of kind conv.Dense is stored as the ordinary convolution it is.
-func (m *Manifest) Store(sd *StateDict, name string, c *conv.Chain) {
+func (m *Manifest) Store(sd *model.StateDict, name string, c *conv.Chain) {
 	put := func(name string, k *conv.Kernel) {
-		sd.Set(name+".weight", &Tensor{Shape: append([]int(nil), k.Shape[:]...), Data: k.Weight})
+		sd.Set(name+".weight", &model.Tensor{Shape: append([]int(nil), k.Shape[:]...), Data: k.Weight})
 		if k.Bias != nil {
-			sd.Set(name+".bias", &Tensor{Shape: []int{len(k.Bias)}, Data: k.Bias})
+			sd.Set(name+".bias", &model.Tensor{Shape: []int{len(k.Bias)}, Data: k.Bias})
 		}
 	}
 	if c.Kind == conv.Dense {
@@ -109,15 +106,15 @@ func (m *Manifest) Store(sd *StateDict, name string, c *conv.Chain) {
 
 // Load takes the chain called name out of sd; used, where not nil, is told the
 // name of every tensor taken.
-func (s *ChainSpec) Load(sd *StateDict, name string, used func(string)) (*conv.Chain, error) {
+func (s *ChainSpec) Load(sd *model.StateDict, name string, used func(string)) (*conv.Chain, error) {
 	c := &conv.Chain{Kind: s.Kind, Rank: s.Rank, Groups: s.Groups}
 	take := func(name string, dims int) ([]float32, []int, error) {
 		t, ok := sd.Get(name)
 		if !ok {
-			return nil, nil, fmt.Errorf("%w: the manifest names a tensor %q that the file lacks", ErrCorrupt, name)
+			return nil, nil, fmt.Errorf("%w: the manifest names a tensor %q that the file lacks", model.ErrCorrupt, name)
 		}
 		if len(t.Shape) != dims {
-			return nil, nil, fmt.Errorf("%w: %s has shape %v, want %d dimensions", ErrCorrupt, name, t.Shape, dims)
+			return nil, nil, fmt.Errorf("%w: %s has shape %v, want %d dimensions", model.ErrCorrupt, name, t.Shape, dims)
 		}
 		v, err := t.Float32s()
 		if err != nil {
@@ -142,12 +139,12 @@ func (s *ChainSpec) Load(sd *StateDict, name string, used func(string)) (*conv.C
 		}
 		k, err := conv.NewKernel([4]int(shape), w, bias, g)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, stage, err)
+			return nil, fmt.Errorf("%w: %s: %w", model.ErrCorrupt, stage, err)
 		}
 		c.Stages = append(c.Stages, k)
 	}
 	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: chain %s: %w", ErrCorrupt, name, err)
+		return nil, fmt.Errorf("%w: chain %s: %w", model.ErrCorrupt, name, err)
 	}
 	return c, nil
 }
