@@ -103,12 +103,12 @@ var floors = map[string]int{
 	"internal/nhwc": 1, "internal/hadamard": 1, "internal/gemm": 2, "onnx": 2, "dataset": 2,
 	"internal/linalg": 3, "internal/tensorops": 3, "internal/synthetic": 3, "fastblas": 3,
 	"model": 4, "conv": 4, "vbmf": 4, "cpd": 4,
-	"tucker": 5, "stability": 5, "internal/nn": 5, "internal/ortest": 5,
+	"ranks": 5, "tucker": 5, "stability": 5, "internal/nn": 5, "internal/ortest": 5,
 	"tkdcpd": 6, "graph": 6,
 	"compress/chains": 7, "model/factors": 7, "zoo": 7, "onnx/onnxgraph": 7, "torchmodule": 7, "eval": 7, "peft": 7,
 	"zoo/letters": 8, "train": 8, "compress": 8, "adapt": 8,
 	"onnx/rewrite": 9,
-	"cmd/lowrank": 10,
+	"cmd/lowrank":  10,
 }
 
 // A file becomes named tensors, and a kernel a chain, without any decomposition: what

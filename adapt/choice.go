@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // Source is what ranks are chosen by.
@@ -25,7 +26,7 @@ type Choice struct {
 	Rule *peft.Rule
 	// Params, where above 0, is the number of trained values of all changes together,
 	// beside the head and norms. Every layer has at least rank 1; what is left raises ranks
-	// where it gains most for its cost, as peft.Allocate and peft.NewLayer say.
+	// where it gains most for its cost, as ranks.Allocate and peft.NewLayer say.
 	Params int64
 	// MACs likewise bounds the multiply-accumulates of all chains on one image, for kinds
 	// that have one (peft.Spec.MACs); whether a change runs as one is another matter.
@@ -63,7 +64,7 @@ func (o *Options) checkChoice(m method) error {
 // choose sets the ranks of all kernels.
 func (o *Options) choose(ctx context.Context, sites []site) error {
 	c := o.Choose
-	var layers []peft.Layer
+	var layers []ranks.Layer
 	for i := range sites {
 		s := &sites[i]
 		x := s.base
@@ -83,7 +84,7 @@ func (o *Options) choose(ctx context.Context, sites []site) error {
 	if c.Rule != nil {
 		return nil
 	}
-	ranks, err := peft.Allocate(c.Params+c.MACs, layers) // one of them is 0
+	chosen, err := ranks.Allocate(c.Params+c.MACs, layers) // one of them is 0
 	if err != nil {
 		what := "MACs"
 		if c.Params > 0 {
@@ -91,14 +92,14 @@ func (o *Options) choose(ctx context.Context, sites []site) error {
 		}
 		return asOption("a budget of "+what, err)
 	}
-	for i, r := range ranks {
+	for i, r := range chosen {
 		sites[i].spec.Rank = r
 	}
 	return nil
 }
 
 // layer appends what a budget needs to know of a kernel.
-func (c *Choice) layer(to []peft.Layer, s *site, x []float32) ([]peft.Layer, error) {
+func (c *Choice) layer(to []ranks.Layer, s *site, x []float32) ([]ranks.Layer, error) {
 	l, err := peft.NewLayer(s.spec, x)
 	if err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func (c *Choice) layer(to []peft.Layer, s *site, x []float32) ([]peft.Layer, err
 // asOption makes an error about a description, or about what cannot be fitted, one about
 // options.
 func asOption(what string, err error) error {
-	if errors.Is(err, peft.ErrSpec) || errors.Is(err, peft.ErrLossy) {
+	if errors.Is(err, peft.ErrSpec) || errors.Is(err, peft.ErrLossy) || errors.Is(err, ranks.ErrBudget) {
 		return fmt.Errorf("%w: %s: %w", ErrOption, what, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)

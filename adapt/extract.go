@@ -10,6 +10,7 @@ import (
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // ExtractOptions are the choices of Extract.
@@ -21,7 +22,7 @@ type ExtractOptions struct {
 	Rule peft.Rule
 	// Budget, where it is above 0, is the number of parameters of all changes
 	// together: ranks are spread over the layers so that the most of the change is
-	// kept (peft.Allocate). It is for kinds that peft.NewLayer knows, and a layer may get
+	// kept (ranks.Allocate). It is for kinds that peft.NewLayer knows, and a layer may get
 	// none. Rank and Rule then do not count.
 	Budget int64
 	// Progress, where it is not nil, is told what is worked on.
@@ -190,18 +191,18 @@ func (m method) tuned(base *graph.Graph, was, is *model.StateDict) ([]site, map[
 
 // spend chooses ranks by a budget.
 func spend(budget int64, sites []site) error {
-	layers := make([]peft.Layer, len(sites))
+	layers := make([]ranks.Layer, len(sites))
 	for i, s := range sites {
 		var err error
 		if layers[i], err = peft.NewLayer(s.spec, s.delta); err != nil {
 			return fmt.Errorf("%w: a budget of parameters: %w", ErrOption, err)
 		}
 	}
-	ranks, err := peft.Allocate(budget, layers)
+	chosen, err := ranks.Allocate(budget, layers)
 	if err != nil {
 		return err
 	}
-	for i, r := range ranks {
+	for i, r := range chosen {
 		sites[i].spec.Rank, sites[i].skip = r, r[0] == 0
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // aware is a kernel in one group, as a T×D matrix W whose columns are ordered S×kh×kw, with
@@ -275,7 +276,7 @@ func (a *aware) principal(ctx context.Context, opt Options) (factorised, error) 
 	case Fixed:
 		rank = opt.Rank.Fixed[0]
 	case Ratio:
-		if rank = int(opt.Rank.Value * float64(a.t*a.d) / float64(a.t+a.d)); rank == 0 {
+		if rank = ranks.OfProduct(a.t, a.d, opt.Rank.Value); rank == 0 {
 			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
 		}
 	case Energy:

@@ -15,6 +15,7 @@ import (
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/realdata"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/zoo"
 )
 
@@ -70,7 +71,7 @@ func one(t *testing.T, k *conv.Kernel, opt Options) Result {
 
 func rank(t *testing.T, s string) Rank {
 	t.Helper()
-	r, err := ParseRank(s)
+	r, err := ranks.Parse(s, Rules...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,11 +242,6 @@ func TestPatternsChooseLayers(t *testing.T) {
 }
 
 func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
-	for _, s := range []string{"", "foo", "vbmf=2", "energy", "energy=0", "energy=1.1", "energy=NaN", "ratio=-1", "ratio=x", "fixed", "fixed=0", "fixed=1,2,3,4", "fixed=1,,2", "fixed=1.5"} {
-		if _, err := ParseRank(s); !errors.Is(err, ErrOption) {
-			t.Errorf("rank %q gave %v", s, err)
-		}
-	}
 	if _, err := ParseMethod("pca"); !errors.Is(err, ErrOption) {
 		t.Errorf("method pca gave %v", err)
 	}
@@ -253,10 +249,8 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 	if _, err := Layers(t.Context(), []Target{{Chain: conv.NewDense(k)}}, Options{Method: CP, Rank: rank(t, "fixed=2,3")}); !errors.Is(err, ErrOption) {
 		t.Errorf("two ranks for cp gave %v", err)
 	}
-	for _, s := range []string{"vbmf", "energy=0.9", "ratio=0.25", "fixed=8", "fixed=8,4", "fixed=8,4,16"} {
-		if r := rank(t, s); r.String() != s {
-			t.Errorf("rank %q prints as %q", s, r)
-		}
+	if _, err := Layers(t.Context(), []Target{{Chain: conv.NewDense(k)}}, Options{Rank: Rank{Rule: MACs}}); !errors.Is(err, ErrOption) {
+		t.Errorf("a budget for each layer gave %v", err)
 	}
 }
 
@@ -475,6 +469,18 @@ func TestStabilityLowersSensitivityWithinItsError(t *testing.T) {
 	for _, opt := range []Options{{Method: Tucker, Stability: 1.1}, {Method: CP, Stability: 1}, {Method: CP, Stability: math.NaN()}} {
 		if _, err := Layers(context.Background(), nil, opt); !errors.Is(err, ErrOption) {
 			t.Errorf("%+v: error %v", opt, err)
+		}
+	}
+}
+
+// error=E asks for the ranks of energy=1−E².
+func TestErrorIsEnergy(t *testing.T) {
+	k := kernel(t, [4]int{8, 8, 3, 3}, 4, .3, conv.Geometry{})
+	for _, m := range []Method{Tucker, SVD, CP} {
+		a := one(t, k, Options{Method: m, Rank: rank(t, "error=0.5"), Seed: 1, Always: true})
+		b := one(t, k, Options{Method: m, Rank: rank(t, "energy=0.75"), Seed: 1, Always: true})
+		if a.RelError > .5 || a.RelError == 0 || a.RelError != b.RelError || !slices.Equal(a.Rank, b.Rank) {
+			t.Errorf("%s: error %g with ranks %v, by energy %g with %v", m, a.RelError, a.Rank, b.RelError, b.Rank)
 		}
 	}
 }

@@ -40,6 +40,6 @@
 //
 // # Ranks
 //
-// See [ParseRank] for the rules: by analytic variational Bayes, by the energy
+// See [Rank] for the rules: by analytic variational Bayes, by the energy
 // to keep, by the parameters to keep, or given.
 package compress

@@ -15,6 +15,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/gemm"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 	"github.com/lowrank-go/lowrank/vbmf"
@@ -357,7 +358,7 @@ func canonical(ctx context.Context, k *conv.Kernel, method Method, opt Options) 
 	case Fixed:
 		rank = min(opt.Rank.Fixed[0], t*s*p)
 	case Ratio:
-		if rank = int(opt.Rank.Value * float64(t*s*p) / float64(each)); rank == 0 {
+		if rank = ranks.OfSum(t*s*p, each, opt.Rank.Value); rank == 0 {
 			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
 		}
 	case Energy:
@@ -443,12 +444,8 @@ func matrix(ctx context.Context, k *conv.Kernel, kind conv.Kind, opt Options) (f
 	rank := 0
 	switch opt.Rank.Rule {
 	case VBMF:
-		for _, sp := range spectra {
-			r, err := vbmf.Singular(sp.values, t, q, opt.vbmf())
-			if err != nil {
-				return factorised{}, err
-			}
-			rank = max(rank, r.Rank)
+		if rank, err = values(spectra).Signal(opt.vbmf()); err != nil {
+			return factorised{}, err
 		}
 		if rank == 0 {
 			return factorised{reason: noSignal}, nil
@@ -456,13 +453,11 @@ func matrix(ctx context.Context, k *conv.Kernel, kind conv.Kind, opt Options) (f
 	case Fixed:
 		rank = opt.Rank.Fixed[0]
 	case Ratio:
-		if rank = int(opt.Rank.Value * float64(t*q) / float64(t+q)); rank == 0 {
+		if rank = ranks.OfProduct(t, q, opt.Rank.Value); rank == 0 {
 			return factorised{reason: fmt.Sprintf("no rank fits into %g of the weights", opt.Rank.Value)}, nil
 		}
 	case Energy:
-		for _, sp := range spectra {
-			rank = max(rank, sp.rank(opt.Rank.Value))
-		}
+		rank = values(spectra).Keeping(1 - opt.Rank.Value)
 	}
 	if rank >= n && !opt.Always {
 		return factorised{reason: fmt.Sprintf("rank %d is full", n)}, nil
@@ -494,7 +489,7 @@ func (opt *Options) most(k *conv.Kernel, kind conv.Kind) int {
 		return opt.Rank.Fixed[0]
 	case Ratio:
 		if fold, err := conv.NewFold(k, kind); err == nil {
-			return max(int(opt.Rank.Value*float64(fold.Rows*fold.Cols)/float64(fold.Rows+fold.Cols)), 1)
+			return max(ranks.OfProduct(fold.Rows, fold.Cols, opt.Rank.Value), 1)
 		}
 	}
 	return math.MaxInt
@@ -547,18 +542,13 @@ func newSpectrum(ctx context.Context, data []float64, t, q, workers, vectors int
 	return sp, nil
 }
 
-// rank is the smallest that keeps a share of the energy.
-func (sp *spectrum) rank(share float64) int {
-	var total, sum float64
-	for _, s := range sp.values {
-		total += s * s
+// values are the singular values of all groups.
+func values(all []*spectrum) ranks.Spectra {
+	out := ranks.Spectra{Rows: all[0].t, Cols: all[0].q}
+	for _, sp := range all {
+		out.Values = append(out.Values, sp.values)
 	}
-	for i, s := range sp.values {
-		if sum += s * s; sum >= share*total {
-			return i + 1
-		}
-	}
-	return len(sp.values)
+	return out
 }
 
 // factors are U (t×r) and V (q×r) of the best approximation U·Vᵀ of rank r,

@@ -191,8 +191,13 @@ func (opt *Options) complete() error {
 	case v != 0 && (!(v > 0) || v == 1 || math.IsInf(v, 1) || opt.Method != CP && opt.Method != Separable && opt.Method != TKDCPD):
 		return fmt.Errorf("%w: a stability of %g for method %s; want method cp, cp-separable or tkdcpd, and a factor above 1 or a relative error below", ErrOption, v, opt.Method)
 	}
-	if opt.Rank.Rule == "" {
+	switch opt.Rank.Rule {
+	case "":
 		opt.Rank = DefaultRank
+	case Error:
+		opt.Rank = Rank{Rule: Energy, Value: opt.Rank.Keeps()}
+	case Params, MACs, MS:
+		return fmt.Errorf("%w: rank %v; a budget is for Plan", ErrOption, opt.Rank)
 	}
 	if most := map[Method]int{Tucker: 2, TKDCPD: 3}[opt.Method]; len(opt.Rank.Fixed) > 1 && len(opt.Rank.Fixed) != most {
 		return fmt.Errorf("%w: rank %v; method %s takes one rank%s", ErrOption, opt.Rank, opt.Method,

@@ -7,6 +7,7 @@ import (
 	"github.com/lowrank-go/lowrank/conv"
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // Outline is g with chains of the ranks that Network will choose, but of other weights:
@@ -76,7 +77,7 @@ func outline(k *conv.Kernel, opt Options) (*conv.Chain, error) {
 		if err != nil {
 			return nil, err
 		}
-		rank := int(opt.Rank.Value * float64(fold.Rows*fold.Cols) / float64(fold.Rows+fold.Cols))
+		rank := ranks.OfProduct(fold.Rows, fold.Cols, opt.Rank.Value)
 		if rank == 0 {
 			return nil, nil
 		}
@@ -86,7 +87,7 @@ func outline(k *conv.Kernel, opt Options) (*conv.Chain, error) {
 		}
 		return chains.FromMatrix(k, kind, u, v)
 	}
-	rank := int(opt.Rank.Value * float64(size) / float64(each))
+	rank := ranks.OfSum(size, each, opt.Rank.Value)
 	if rank == 0 {
 		return nil, nil
 	}

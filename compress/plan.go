@@ -17,6 +17,7 @@ import (
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/internal/figures"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // PlanOptions are the knobs of Plan; zeros are the defaults.
@@ -360,7 +361,7 @@ type Choice struct {
 }
 
 // ErrBudget is wrapped by errors about budgets that no choice keeps.
-var ErrBudget = errors.New("compress: the budget cannot be kept")
+var ErrBudget = ranks.ErrBudget
 
 // Choose picks a candidate for each layer, or leaves it, so that all budgets are kept and
 // the expected damage is least. The error wraps ErrBudget, and names what can be reached,
@@ -375,7 +376,7 @@ func (p *Planned) Choose(budgets []Budget) (*Choice, error) {
 			return nil, fmt.Errorf("%w: %v of a plan without times", ErrOption, b)
 		}
 		total := p.total(b.Metric)
-		limits[j] = b.of(total)
+		limits[j] = b.Of(total)
 		least[j] = total
 		for i := range p.Sites {
 			least[j] -= p.Sites[i].cost(b.Metric)
@@ -409,8 +410,8 @@ func (p *Planned) Choose(budgets []Budget) (*Choice, error) {
 		}
 	}
 	for j, b := range budgets {
-		if total := p.total(b.Metric); least[j] > b.of(total) {
-			return nil, fmt.Errorf("%w: %v is %.6g of %.6g; the nearest that this plan can reach is %.6g, %s=%.3f of it", ErrBudget, b, b.of(total), total, least[j], b.Metric, least[j]/total)
+		if total := p.total(b.Metric); least[j] > b.Of(total) {
+			return nil, fmt.Errorf("%w: %v is %.6g of %.6g; the nearest that this plan can reach is %.6g, %s=%.3f of it", ErrBudget, b, b.Of(total), total, least[j], b.Metric, least[j]/total)
 		}
 	}
 	picks := knapsack(layers, limits)
@@ -432,14 +433,14 @@ func (p *Planned) Choose(budgets []Budget) (*Choice, error) {
 	return c, nil
 }
 
-func (p *Planned) total(m Metric) float64 {
+func (p *Planned) total(m ranks.Rule) float64 {
 	return costIn(m, p.Params, p.MACs, p.MS)
 }
 
-func (s *PlannedSite) cost(m Metric) float64 { return costIn(m, s.Params, s.MACs, s.MS) }
-func (c *Candidate) cost(m Metric) float64   { return costIn(m, c.Params, c.MACs, c.MS) }
+func (s *PlannedSite) cost(m ranks.Rule) float64 { return costIn(m, s.Params, s.MACs, s.MS) }
+func (c *Candidate) cost(m ranks.Rule) float64   { return costIn(m, c.Params, c.MACs, c.MS) }
 
-func costIn(m Metric, params int, macs int64, ms float64) float64 {
+func costIn(m ranks.Rule, params int, macs int64, ms float64) float64 {
 	switch m {
 	case Params:
 		return float64(params)

@@ -122,16 +122,3 @@ func ExampleFile() {
 	// Output:
 	// [conv1.weight fc.weight] [3 8]
 }
-
-// Ranks for three layers within 10 000 parameters.
-func ExampleAllocate() {
-	costing := func(unit int64, singular ...float64) peft.Layer {
-		return peft.Layer{Singular: [][]float64{singular}, Cost: func(rank []int) int64 { return unit * int64(rank[0]) }}
-	}
-	layers := []peft.Layer{costing(1000, 9, 4, 1, 0.1), costing(2500, 5, 5, 5), costing(500, 2, 1)}
-	ranks, err := peft.Allocate(10000, layers)
-	check(err)
-	fmt.Println(ranks)
-	// Output:
-	// [[2] [3] [1]]
-}

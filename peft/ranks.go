@@ -10,6 +10,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/bisect"
 	"github.com/lowrank-go/lowrank/internal/linalg"
 	"github.com/lowrank-go/lowrank/internal/tensorops"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/vbmf"
 )
 
@@ -60,28 +61,28 @@ func ChooseRanks(ctx context.Context, spec Spec, kernel []float32, rule Rule) ([
 		return []int{r}, err
 	}
 	mats := spec.matricisations()
-	ranks := make([]int, len(mats))
+	found := make([]int, len(mats))
 	for i, m := range mats {
 		r, err := m.rank(&spec, x, rule.Energy, len(mats))
 		if err != nil {
 			return nil, err
 		}
-		ranks[i] = r
+		found[i] = r
 	}
 	switch {
 	case cp:
-		ranks = []int{slices.Max(ranks)}
+		found = []int{slices.Max(found)}
 	case spec.Kind == TKDCPD:
-		ranks = append(ranks, slices.Max(ranks))
+		found = append(found, slices.Max(found))
 	case spec.Kind == LoRAView:
-		ranks[0] = (ranks[0] + spec.Shape[2] - 1) / spec.Shape[2]
+		found[0] = (found[0] + spec.Shape[2] - 1) / spec.Shape[2]
 	}
-	for i, r := range ranks {
+	for i, r := range found {
 		if rule.Most > 0 {
-			ranks[i] = min(r, rule.Most)
+			found[i] = min(r, rule.Most)
 		}
 	}
-	return ranks, nil
+	return found, nil
 }
 
 // matricisation is a group of a kernel, of the given shape, with its axes permuted,
@@ -117,66 +118,48 @@ func (s *Spec) matricisations() []matricisation {
 }
 
 // spectra are the singular values, falling, of each group's matrix, and its size.
-func (m *matricisation) spectra(s *Spec, x []float64) (values [][]float64, rows, cols int, err error) {
-	groups := s.groups()
+func (m *matricisation) spectra(s *Spec, x []float64) (ranks.Spectra, error) {
+	groups, rows := s.groups(), 1
 	shape := []int{s.Shape[0] / groups, s.Shape[1], s.Shape[2], s.Shape[3]}
 	if m.whole {
 		groups = 1
 		rows = m.height
 	} else {
-		rows = 1
 		for _, a := range m.perm[:m.rows] {
 			rows *= shape[a]
 		}
 	}
 	n := len(x) / groups
-	cols = n / rows
+	out := ranks.Spectra{Rows: rows, Cols: n / rows}
 	for g := range groups {
 		a := x[g*n : (g+1)*n]
 		if !m.whole {
 			a = make([]float64, n)
 			permute(a, x[g*n:(g+1)*n], shape, m.perm)
 		}
-		v := make([]float64, min(rows, cols))
-		if err := linalg.SingularValues(0, rows, cols, a, cols, v); err != nil {
-			return nil, 0, 0, fmt.Errorf("%w: %w", ErrSpec, err)
+		v := make([]float64, min(rows, out.Cols))
+		if err := linalg.SingularValues(0, rows, out.Cols, a, out.Cols, v); err != nil {
+			return ranks.Spectra{}, fmt.Errorf("%w: %w", ErrSpec, err)
 		}
-		values = append(values, v)
+		out.Values = append(out.Values, v)
 	}
-	return values, rows, cols, nil
+	return out, nil
 }
 
 // rank is at least 1. The shares of modes that all lose energy are equal.
 func (m *matricisation) rank(s *Spec, x []float64, energy float64, modes int) (int, error) {
-	values, rows, cols, err := m.spectra(s, x)
+	spectra, err := m.spectra(s, x)
 	if err != nil {
 		return 0, err
 	}
-	rank := 1
-	for _, v := range values {
-		if energy == 0 {
-			r, err := vbmf.Singular(v, rows, cols, &vbmf.Settings{Precision: 0x1p-23})
-			if err != nil {
-				return 0, fmt.Errorf("%w: %w", ErrSpec, err)
-			}
-			rank = max(rank, r.Rank)
-			continue
-		}
-		rank = max(rank, keeping(v, (1-energy)/float64(modes)))
+	if energy > 0 {
+		return spectra.Keeping((1 - energy) / float64(modes)), nil
 	}
-	return rank, nil
-}
-
-// keeping is the number of the leading values whose tail has at most the given share
-// of the sum of squares.
-func keeping(v []float64, share float64) int {
-	total := tensorops.Dot(v, v)
-	tail, n := 0.0, len(v)
-	for n > 0 && tail+v[n-1]*v[n-1] <= share*total {
-		n--
-		tail += v[n] * v[n]
+	rank, err := spectra.Signal(&vbmf.Settings{Precision: 0x1p-23})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrSpec, err)
 	}
-	return n
+	return max(rank, 1), nil
 }
 
 // searchSweeps bounds the sweeps while a rank of CP is searched.
@@ -217,4 +200,54 @@ func cpRank(ctx context.Context, s *Spec, x []float64, rule Rule) (int, error) {
 		rank = max(rank, r)
 	}
 	return rank, nil
+}
+
+// NewLayer is the layer of a kernel, with the parameters of the change for its cost: for
+// LoRA, LoRAView, Spatial and the kinds of Tucker the matricisations of ChooseRanks, for
+// CP that of outputs by the rest alone, whose leading R components hold at least what R
+// terms of a CP can. Of a kernel in groups the values are the root sums of squares over
+// the groups, which all have one rank. Of LoRAView a unit of rank is k values together.
+// For a budget of multiply-accumulates put Spec.MACs in place of the cost. The error wraps
+// ErrSpec.
+func NewLayer(spec Spec, kernel []float32) (ranks.Layer, error) {
+	k, ok := kinds[spec.Kind]
+	if !ok || k.ranks == 0 || spec.Kind == LoHa {
+		return ranks.Layer{}, fmt.Errorf("%w: %s has no rank of singular values", ErrSpec, spec.Kind)
+	}
+	spec.Rank = slices.Repeat([]int{1}, k.ranks)
+	if err := spec.Validate(); err != nil {
+		return ranks.Layer{}, err
+	}
+	if len(kernel) != spec.kernelLen() {
+		return ranks.Layer{}, fmt.Errorf("%w: a kernel of %v has %d weights, got %d", ErrSpec, spec.Shape, spec.kernelLen(), len(kernel))
+	}
+	mats, unit := spec.matricisations(), 1
+	switch spec.Kind {
+	case CP, CP4:
+		mats = mats[:1]
+	case LoRAView:
+		unit = spec.Shape[2]
+	}
+	l := ranks.Layer{Tied: spec.Kind == TKDCPD, Cost: func(rank []int) int64 {
+		s := spec
+		s.Rank = rank
+		return int64(s.Params())
+	}}
+	x := widen[float64](kernel)
+	for _, m := range mats {
+		spectra, err := m.spectra(&spec, x)
+		if err != nil {
+			return ranks.Layer{}, err
+		}
+		var total []float64
+		for at := 0; at < len(spectra.Values[0]); at += unit {
+			var part []float64
+			for _, v := range spectra.Values {
+				part = append(part, v[at:min(at+unit, len(v))]...)
+			}
+			total = append(total, norm(0, part, nil))
+		}
+		l.Singular = append(l.Singular, total)
+	}
+	return l, nil
 }

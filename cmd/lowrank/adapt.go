@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/train"
 )
 
@@ -77,6 +77,7 @@ Methods: ` + strings.Join(adapt.Methods(), ", ") + `.
                 channels there are inside
   vbmf          for each kernel what analytic variational Bayes tells from noise
   energy=0.9    for each kernel what keeps this share of its square
+  error=0.3     for each kernel what has at most this relative error
   params=N      at most N trained values beside the head and norms, at least rank 1
                 everywhere, the rest where it keeps most for its cost
   macs=N        the same for the operations of the chains on one image
@@ -119,8 +120,8 @@ methods.`,
 	fl.IntVar(&f.limit, "limit", 0, "train on N images spread evenly over the data, 0 for all")
 	fl.Float64Var(&f.holdout, "validation", 0, "validate on this share of the training images, held out, in place of the test split")
 	fl.StringVar(&f.method, "method", "cp", "how to adapt")
-	fl.StringVar(&f.rank, "rank", "", "ranks of the change of a kernel, vbmf, energy=E, params=N or macs=N; by the method where left out")
-	fl.StringVar(&f.rankOf, "rank-of", "", "what the last four look at: kernel (the default) or gradient")
+	fl.StringVar(&f.rank, "rank", "", "how the ranks of changes of kernels are chosen: "+ranks.Forms(adaptRules...)+"; by the method where left out")
+	fl.StringVar(&f.rankOf, "rank-of", "", "what all but given ranks look at: kernel (the default) or gradient")
 	fl.StringVar(&f.start, "start", string(adapt.Random), "where factors come from: random, kernel, minor, subspace or gradient")
 	fl.Float64Var(&f.opt.Alpha, "alpha", 0, "scale the change by alpha over its rank; 0 means by 1")
 	fl.BoolVar(&f.opt.Stabilised, "stabilised", false, "by alpha over the root of its rank")
@@ -271,34 +272,34 @@ func validate(ctx context.Context, job *train.Job) (accuracy, miou *float64, err
 	return new(s.Accuracy()), miou, err
 }
 
+// adaptRules are what --rank may be, those that look at kernels after the first.
+var adaptRules = []ranks.Rule{ranks.Fixed, ranks.VBMF, ranks.Energy, ranks.Error, ranks.Params, ranks.MACs}
+
 // readRank reads --rank and --rank-of.
 func (f *adaptFlags) readRank() error {
 	c := &f.opt.Choose
 	c.Of = adapt.Source(f.rankOf)
-	name, value, _ := strings.Cut(f.rank, "=")
-	budget := map[string]*int64{"params": &c.Params, "macs": &c.MACs}[name]
-	switch {
-	case f.rank == "":
-	case budget != nil:
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || n < 1 {
-			return usagef("rank %q; want %s=N with a number from 1", f.rank, name)
-		}
-		*budget = n
-	case name == "vbmf" || name == "energy":
-		_, rule, err := parseRanks(f.rank)
+	if f.rank != "" {
+		r, err := ranks.Parse(f.rank, adaptRules...)
 		if err != nil {
 			return err
 		}
-		c.Rule = &rule
-	default:
-		var err error
-		if f.opt.Rank, _, err = parseRanks(f.rank); err != nil {
-			return usagef("rank %q; want ranks from 1, vbmf, energy=E, params=N or macs=N", f.rank)
+		switch r.Rule {
+		case ranks.Fixed:
+			f.opt.Rank = r.Fixed
+		case ranks.Params:
+			c.Params, err = whole(r)
+		case ranks.MACs:
+			c.MACs, err = whole(r)
+		default:
+			c.Rule = &peft.Rule{Energy: r.Keeps()}
+		}
+		if err != nil {
+			return err
 		}
 	}
 	if c.Of != "" && c.Params == 0 && c.MACs == 0 && c.Rule == nil {
-		return usagef("--rank-of %s goes with --rank vbmf, energy=E, params=N or macs=N", f.rankOf)
+		return usagef("--rank-of %s goes with --rank %s", f.rankOf, ranks.Forms(adaptRules[1:]...))
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func printAdapters(cmd *cobra.Command, f *peft.File, asJSON bool) error {
 		}
 		rows := [][]string{{"module", "kind", "rank", "kernel", "params", "scale", ""}}
 		for _, m := range a.Modules {
-			rows = append(rows, []string{m.Module, m.Kind, ranks(m.Rank), fmt.Sprintf("%dx%dx%dx%d", m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3]),
+			rows = append(rows, []string{m.Module, m.Kind, rankText(m.Rank), fmt.Sprintf("%dx%dx%dx%d", m.Shape[0], m.Shape[1], m.Shape[2], m.Shape[3]),
 				count(m.Params), fmt.Sprintf("%.4g", m.Scale), strings.Join(m.Wrappers, " ")})
 		}
 		if len(a.Modules) > 0 {
@@ -147,7 +147,7 @@ func changeRows(changes []adapt.Change) []changeRow {
 func cells(rows []changeRow) [][]string {
 	out := [][]string{{"module", "adapter", "kind", "rank", "params", "change", "error"}}
 	for _, r := range rows {
-		out = append(out, []string{r.Module, r.Adapter, r.Kind, ranks(r.Rank), count(r.Params), fmt.Sprintf("%.4f", r.Change), fmt.Sprintf("%.2g", r.Error)})
+		out = append(out, []string{r.Module, r.Adapter, r.Kind, rankText(r.Rank), count(r.Params), fmt.Sprintf("%.4f", r.Change), fmt.Sprintf("%.2g", r.Error)})
 	}
 	return out
 }

@@ -213,7 +213,7 @@ func times[T int | int64](before, after T) string {
 	return fmt.Sprintf("%.2fx", float64(before)/float64(after))
 }
 
-func ranks(r []int) string {
+func rankText(r []int) string {
 	if len(r) == 0 {
 		return "-"
 	}

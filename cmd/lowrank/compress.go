@@ -17,6 +17,7 @@ import (
 	"github.com/lowrank-go/lowrank/eval"
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/train"
 	"github.com/lowrank-go/lowrank/zoo"
 )
@@ -85,9 +86,12 @@ Ranks (--rank):
   vbmf          by analytic variational Bayes on the unfoldings
   energy=E      the fewest parameters that keep a share E of each kernel's
                 squared norm
+  error=E       the fewest parameters of a relative error of at most E
   ratio=Q       the best fit with at most a share Q of each kernel's weights
-  fixed=R[,S]   the same rank everywhere; for tucker also R_out,R_in, for
+  R[,S[,T]]     the same rank everywhere; for tucker also R_out,R_in, for
                 tkdcpd R_out,R_in,R
+  params=V, macs=V, ms=V
+                what the whole network may cost: the same as --budget
 
 tkdcpd is tucker with a cp of its core. By energy and ratio it tries several
 ranks of the channels, none of them reduced among these, and takes the best.
@@ -124,7 +128,7 @@ lies beside OUT, and --resume goes on from it.`,
 	f.onnxFlags.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "auto", "auto (tkdcpd), tucker, cp, tkdcpd or svd; 1×1 convolutions are always factorised by svd")
-	fl.StringVar(&f.rank, "rank", compress.DefaultRank.String(), "how ranks are chosen: vbmf, energy=E, ratio=Q, fixed=R[,S[,R]]")
+	fl.StringVar(&f.rank, "rank", compress.DefaultRank.String(), "how ranks are chosen: "+ranks.Forms())
 	fl.StringVar(&f.stability, "stability", "", "for cp and tkdcpd: none, epc, or epc=V; make factors as little sensitive as V times the error of the fit allows, 1.01 by default, or, with V below 1, as a relative error of V does")
 	fl.StringArrayVar(&f.layers, "layers", nil, "compress only layers whose name matches this pattern (repeatable; * matches anything); linear layers only so")
 	fl.BoolVar(&f.kernels, "kernels", false, "treat the file as loose convolution kernels, not as a network")
@@ -142,9 +146,15 @@ func (f *compressFlags) run(cmd *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	rank, err := compress.ParseRank(f.rank)
+	rank, err := ranks.Parse(f.rank)
 	if err != nil {
 		return err
+	}
+	if rank.Budgets != nil {
+		if f.planning() {
+			return usagef("--rank %s is a budget; --budget and --max-drop are another", f.rank)
+		}
+		f.budget, rank = f.rank, compress.DefaultRank
 	}
 	if f.stability == "" {
 		f.stability = "none"
@@ -404,7 +414,7 @@ func (r *compressReport) print(cmd *cobra.Command) {
 			rows = append(rows, []string{l.Name, "-", "-", "-", count(l.ParamsBefore), "", "", l.Reason})
 			continue
 		}
-		row := []string{l.Name, l.Method, ranks(l.Rank), fmt.Sprintf("%.4f", cmp.Or(l.OutputError, l.RelError)),
+		row := []string{l.Name, l.Method, rankText(l.Rank), fmt.Sprintf("%.4f", cmp.Or(l.OutputError, l.RelError)),
 			count(l.ParamsBefore) + " -> " + count(l.ParamsAfter), times(l.ParamsBefore, l.ParamsAfter), "-", ""}
 		if l.MACsBefore > 0 {
 			row[6], row[7] = count(l.MACsBefore)+" -> "+count(l.MACsAfter), times(l.MACsBefore, l.MACsAfter)

@@ -13,6 +13,7 @@ import (
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // Formats of networks alone.
@@ -108,7 +109,7 @@ stay what they are.`,
 	fl.StringVar(&f.from, "from", "", "format of IN, where looking does not tell")
 	fl.StringVar(&f.base, "base", "", "network that the adapter is for")
 	fl.StringVar(&f.kind, "kind", "", "kind of change to make of all: lora, lora-view, spatial, cp, cp4, tucker2, tucker4, tkdcpd, lokr, parallel, series, axial, full")
-	fl.StringVar(&f.rank, "rank", "", "of fits: ranks, or energy=E")
+	fl.StringVar(&f.rank, "rank", "", "of fits: "+ranks.Forms(convertRules...))
 	fl.BoolVar(&f.lossy, "lossy", false, "fit what has no exact way, and leave out what has no place")
 	fl.StringVar(&f.name, "name", "", "the task's name in a native file")
 	fl.BoolVar(&f.strip, "strip", false, "of networks: take off prefixes such as module., and leave bookkeeping out")
@@ -254,13 +255,13 @@ func (f *convertFlags) options() (adapt.ConvertOptions, error) {
 	if f.rank == "" {
 		return o, nil
 	}
-	rank, rule, err := parseRanks(f.rank)
-	if err == nil && rank == nil && rule.Energy == 0 {
-		err = usagef("--rank %s; want ranks or energy=E", f.rank)
-	}
-	o.Rank, o.Energy = rank, rule.Energy
+	r, err := ranks.Parse(f.rank, convertRules...)
+	o.Rank, o.Energy = r.Fixed, r.Keeps()
 	return o, err
 }
+
+// convertRules are what --rank may be.
+var convertRules = []ranks.Rule{ranks.Fixed, ranks.Energy, ranks.Error}
 
 // adapter converts an adapter.
 func (f *convertFlags) adapter(cmd *cobra.Command, path, task string, r *convertReport) error {
@@ -471,7 +472,7 @@ func (r *convertReport) print(cmd *cobra.Command, asJSON bool) error {
 			if !m.Exact {
 				exact = "no"
 			}
-			rows = append(rows, []string{m.Module, m.From, m.Kind, ranks(m.Rank), count(m.Params), exact, fmt.Sprintf("%.2g", m.RelError)})
+			rows = append(rows, []string{m.Module, m.From, m.Kind, rankText(m.Rank), count(m.Params), exact, fmt.Sprintf("%.2g", m.RelError)})
 		}
 		table(w, rows)
 		fmt.Fprintln(w)

@@ -20,6 +20,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/chart"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/model/factors"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tucker"
 )
@@ -49,6 +50,7 @@ type decomposeFlags struct {
 	method  string
 	solver  string
 	rank    string
+	rule    ranks.Rank // of rank, where no bound on the error came of it
 	tol     float64
 	modes   string
 	init    string
@@ -90,11 +92,11 @@ squares, or lm, Levenberg-Marquardt, which needs far fewer iterations where
 components are nearly collinear or the accuracy is to be high.
 
 --rank is one number for cp; for tucker a comma list with a number for each
-mode, or one number for all (cut to the sizes), or vbmf, or energy=E, the share
-of the squared norm that is kept; for tkdcpd the numbers of tucker and then that
-of cp, or one for all, or vbmf, or energy=E. --tol bounds the relative error instead:
-tucker then takes the least ranks that keep it, cp the smallest rank found by
-doubling and bisection; in tkdcpd a quarter of its square is tucker's.
+mode, or one number for all (cut to the sizes); for tkdcpd the numbers of tucker
+and then that of cp, or one for all. vbmf (not of cp) tells signal from noise,
+energy=E keeps a share E of the squared norm, and error=E, or --tol E, bounds the
+relative error: tucker takes the least ranks that keep it, cp the smallest rank
+found by doubling and bisection; in tkdcpd a quarter of its square is tucker's.
 
 --nonnegative all keeps every entry from falling below zero, for data that are
 amounts; cp also takes a list of modes. --weights names a tensor of the same
@@ -125,7 +127,7 @@ a mode that --modes leaves out; for tkdcpd those factors, and "weights", "core0"
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "cp", "cp, tucker or tkdcpd")
-	fl.StringVar(&f.rank, "rank", "", "R, or for tucker and tkdcpd a comma list, vbmf or energy=E")
+	fl.StringVar(&f.rank, "rank", "", "how ranks are chosen: "+ranks.Forms(decomposeRules...))
 	fl.Float64Var(&f.tol, "tol", 0, "bound on the relative error, in place of --rank")
 	fl.StringVar(&f.modes, "modes", "", "modes that tucker or tkdcpd compresses, a comma list; all, or 0,1, when empty")
 	fl.StringVar(&f.solver, "solver", "als", "solver of cp: als or lm")
@@ -149,6 +151,9 @@ a mode that --modes leaves out; for tkdcpd those factors, and "weights", "core0"
 	return cmd
 }
 
+// decomposeRules are what --rank may be.
+var decomposeRules = []ranks.Rule{ranks.Fixed, ranks.VBMF, ranks.Energy, ranks.Error}
+
 // decomposition fills in the report and the factors.
 type decomposition func(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error
 
@@ -158,6 +163,24 @@ func (f *decomposeFlags) run(cmd *cobra.Command, path string) error {
 	}
 	if f.tol < 0 || f.tol >= 1 || math.IsNaN(f.tol) {
 		return usagef("--tol %g; want a relative error above 0 and below 1", f.tol)
+	}
+	if f.rank != "" {
+		rules := decomposeRules
+		if f.method == "cp" {
+			rules = []ranks.Rule{ranks.Fixed, ranks.Energy, ranks.Error}
+		}
+		var err error
+		if f.rule, err = ranks.Parse(f.rank, rules...); err != nil {
+			return err
+		}
+		switch keeps := f.rule.Keeps(); {
+		case keeps == 1:
+			return usagef("--rank %s; want a share below 1", f.rank)
+		case f.rule.Rule == ranks.Error:
+			f.tol, f.rule = f.rule.Value, ranks.Rank{}
+		case f.method == "cp" && keeps > 0:
+			f.tol, f.rule = math.Sqrt(1-keeps), ranks.Rank{}
+		}
 	}
 	if f.out != "" && !strings.HasSuffix(f.out, ".npz") {
 		return usagef("-o %s; factors are written as .npz", f.out)
@@ -400,15 +423,11 @@ func (f *decomposeFlags) cp(ctx context.Context, x *tensor.Dense, update func(in
 	}
 	var best *cpd.Result
 	var err error
-	if f.rank != "" {
-		var ranks []int
-		if ranks, err = numbers("--rank", f.rank, 1); err != nil {
-			return err
-		}
-		if len(ranks) != 1 {
+	if f.rank != "" && f.tol == 0 {
+		if len(f.rule.Fixed) != 1 {
 			return usagef("--rank %s; cp takes one number", f.rank)
 		}
-		best, err = fit(ctx, x, ranks[0], &set)
+		best, err = fit(ctx, x, f.rule.Fixed[0], &set)
 	} else {
 		best, err = searchRank(ctx, x, f.tol, fit, &set)
 	}
@@ -482,24 +501,12 @@ func searchRank(ctx context.Context, x *tensor.Dense, tol float64, fit func(cont
 	return best, err
 }
 
-// ranks are the modes and ranks of a Tucker decomposition, or the energy to keep, as
-// far as flags tell.
-func (f *decomposeFlags) ranks() (modes, ranks []int, energy float64, err error) {
-	if f.modes != "" {
-		if modes, err = numbers("--modes", f.modes, 0); err != nil {
-			return nil, nil, 0, err
-		}
+// compressed are the modes of --modes, nil for a default.
+func (f *decomposeFlags) compressed() ([]int, error) {
+	if f.modes == "" {
+		return nil, nil
 	}
-	share, isEnergy := strings.CutPrefix(f.rank, "energy=")
-	switch {
-	case isEnergy:
-		if energy, err = strconv.ParseFloat(share, 64); err != nil || !(energy > 0 && energy < 1) {
-			return nil, nil, 0, usagef("--rank %s; want a share above 0 and below 1", f.rank)
-		}
-	case f.rank != "" && f.rank != "vbmf":
-		ranks, err = numbers("--rank", f.rank, 1)
-	}
-	return modes, ranks, energy, err
+	return numbers("--modes", f.modes, 0)
 }
 
 func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
@@ -511,10 +518,10 @@ func (f *decomposeFlags) tucker(ctx context.Context, x *tensor.Dense, update fun
 	}
 	set.Progress = func(sweep int, e float64) { update(sweep, limit, fmt.Sprintf("sweeps, error %.3g", e)) }
 	var err error
-	if set.Modes, set.Ranks, set.Energy, err = f.ranks(); err != nil {
+	if set.Modes, err = f.compressed(); err != nil {
 		return err
 	}
-	set.VBMF = f.rank == "vbmf"
+	set.Ranks, set.Energy, set.VBMF = f.rule.Fixed, f.rule.Keeps(), f.rule.Rule == ranks.VBMF
 	fit := tucker.HOOI
 	if f.nonneg != "" {
 		fit = tucker.NonNegative

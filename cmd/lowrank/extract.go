@@ -3,14 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"math"
 
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/adapt"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/peft"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // extractReport is what extract prints with --json.
@@ -42,6 +42,18 @@ type extractFlags struct {
 	force  bool
 }
 
+// extractRules are what --rank may be.
+var extractRules = []ranks.Rule{ranks.Fixed, ranks.VBMF, ranks.Energy, ranks.Error, ranks.Params}
+
+// whole is a rule's one budget, a number.
+func whole(r ranks.Rank) (int64, error) {
+	b := r.Budgets[0]
+	if len(r.Budgets) > 1 || b.Share && b.Value != 1 || b.Value != math.Trunc(b.Value) || b.Value > 1<<53 {
+		return 0, usagef("rank %q; want %s=N with a number from 1", r, b.Metric)
+	}
+	return int64(b.Value), nil
+}
+
 func newExtract() *cobra.Command {
 	var f extractFlags
 	cmd := &cobra.Command{
@@ -56,10 +68,12 @@ classes. Either network may be "embedded", the one in the program.
 
   vbmf          what analytic variational Bayes tells from noise
   energy=0.9    this share of each change's square is kept
+  error=0.3     each change has at most this relative error
   R[,S[,T]]     the same ranks everywhere, lowered to what a kernel has
+  params=N      N parameters spread over all layers so that the most is kept, for kinds
+                with ranks but loha and lokr; --params N is the same
 
-or --params N spreads N parameters over all layers so that the most is kept, for kinds
-with ranks but loha and lokr. The report tells the relative error of each fit.`,
+The report tells the relative error of each fit.`,
 		Example: `  lowrank extract resnet20.th tuned.safetensors --method lora --rank 4 -o tuned-adapter.safetensors
   lowrank extract embedded tuned.safetensors --method tucker --rank energy=0.9 -o a.safetensors
   lowrank extract embedded tuned.safetensors --method lora --params 10000 -o a.safetensors`,
@@ -69,7 +83,7 @@ with ranks but loha and lokr. The report tells the relative error of each fit.`,
 	f.modelFlags.addReading(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.method, "method", "lora", "kind of change; see lowrank adapt --help")
-	fl.StringVar(&f.rank, "rank", "energy=0.9", "how ranks are chosen: vbmf, energy=E, or ranks")
+	fl.StringVar(&f.rank, "rank", "energy=0.9", "how ranks are chosen: "+ranks.Forms(extractRules...))
 	fl.IntVar(&f.most, "max-rank", 0, "of vbmf and energy=E: no rank above this, 0 for no bound")
 	fl.Int64Var(&f.params, "params", 0, "parameters of all changes together, in place of --rank")
 	fl.StringVar(&f.name, "name", "", "the task's name in the file")
@@ -78,38 +92,22 @@ with ranks but loha and lokr. The report tells the relative error of each fit.`,
 	return cmd
 }
 
-// parseRanks reads vbmf, energy=E or a list of ranks.
-func parseRanks(text string) (rank []int, rule peft.Rule, err error) {
-	if text == "vbmf" {
-		return nil, rule, nil
-	}
-	if e, ok := strings.CutPrefix(text, "energy="); ok {
-		rule.Energy, err = strconv.ParseFloat(e, 64)
-		if err != nil || !(rule.Energy > 0 && rule.Energy <= 1) {
-			return nil, rule, usagef("rank %q; want a share above 0 and at most 1", text)
-		}
-		return nil, rule, nil
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		r, err := strconv.Atoi(part)
-		if err != nil || r < 1 {
-			return nil, rule, usagef("rank %q; want vbmf, energy=E, or ranks from 1", text)
-		}
-		rank = append(rank, r)
-	}
-	return rank, rule, nil
-}
-
 func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error {
 	opt := adapt.ExtractOptions{Method: adapt.Method(f.method), Budget: f.params}
-	var err error
-	if opt.Rank, opt.Rule, err = parseRanks(f.rank); err != nil {
+	rank, err := ranks.Parse(f.rank, extractRules...)
+	if err != nil {
 		return err
 	}
-	opt.Rule.Most = f.most
-	switch {
-	case f.params < 0 || f.params > 0 && cmd.Flags().Changed("rank"):
+	if f.params < 0 || f.params > 0 && cmd.Flags().Changed("rank") {
 		return usagef("--params takes a number of parameters, in place of --rank")
+	}
+	if rank.Budgets != nil {
+		if opt.Budget, err = whole(rank); err != nil {
+			return err
+		}
+	}
+	opt.Rank, opt.Rule = rank.Fixed, peft.Rule{Energy: rank.Keeps(), Most: f.most}
+	switch {
 	case f.most < 0 || f.most > 0 && opt.Rank != nil:
 		return usagef("--max-rank bounds the ranks of vbmf and energy=E")
 	case f.out == "" && !f.json:
@@ -146,8 +144,8 @@ func (f *extractFlags) run(cmd *cobra.Command, basePath, tunedPath string) error
 	}
 	r := extractReport{Method: f.method, Rank: f.rank, Params: e.Adapter.Params(), ExtraValues: e.Adapter.Extra.Elements(), RelError: e.RelError,
 		Norms: string(e.Adapter.Norm), Modules: changeRows(e.Changes), Output: f.out, Source: f.source(tunedPath), SourceBase: f.source(basePath)}
-	if f.params > 0 {
-		r.Rank = fmt.Sprintf("params=%d", f.params)
+	if opt.Budget > 0 {
+		r.Rank = fmt.Sprintf("params=%d", opt.Budget)
 	}
 	for _, c := range e.Changes {
 		t, _ := base.sd.Get(c.Module + ".weight") // it was compared

@@ -243,7 +243,7 @@ func (r *inspectReport) print(cmd *cobra.Command) {
 		if l.Groups > 1 {
 			note = fmt.Sprintf("%d groups; %s", l.Groups, note)
 		}
-		rows = append(rows, []string{l.Name, l.Kind, shape, stride, count(l.Params), macs, ranks(l.VBMFRanks), note})
+		rows = append(rows, []string{l.Name, l.Kind, shape, stride, count(l.Params), macs, rankText(l.VBMFRanks), note})
 	}
 	table(w, rows)
 }

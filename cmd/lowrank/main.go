@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/lowrank-go/lowrank/compress"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 func main() {
@@ -60,7 +61,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "lowrank: interrupted; no output was written")
 		}
 		return 130
-	case errors.As(err, &usage) || errors.Is(err, compress.ErrOption):
+	case errors.As(err, &usage) || errors.Is(err, compress.ErrOption) || errors.Is(err, ranks.ErrRule):
 		fmt.Fprintf(stderr, "lowrank: %s\n", message(err))
 		return 2
 	default:

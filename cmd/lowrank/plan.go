@@ -17,6 +17,7 @@ import (
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/eval"
 	"github.com/lowrank-go/lowrank/graph"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // planFlags are what compress plans a whole network by.
@@ -53,7 +54,7 @@ func (f *compressFlags) checkPlan() error {
 		}
 		return nil
 	}
-	if fl.Changed("rank") || fl.Changed("stability") {
+	if fl.Changed("rank") && f.budget != f.rank || fl.Changed("stability") {
 		return usagef("--budget and --max-drop choose the ranks; --rank and --stability choose them too")
 	}
 	if f.kernels {
@@ -71,7 +72,7 @@ func (f *planFlags) budgets() ([]compress.Budget, error) {
 	if f.budget == "" {
 		return []compress.Budget{{Metric: compress.MACs, Value: 1, Share: true}}, nil
 	}
-	return compress.ParseBudgets(f.budget)
+	return ranks.ParseBudgets(f.budget)
 }
 
 // drop is what --max-drop allows: points of top-1, or nats.

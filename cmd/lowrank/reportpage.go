@@ -111,7 +111,7 @@ func (s *section) layers(all []compress.Result) error {
 		x := float64(i + 1)
 		before.X, before.Y = append(before.X, x), append(before.Y, float64(l.ParamsBefore))
 		after.X, after.Y = append(after.X, x), append(after.Y, float64(l.ParamsAfter))
-		row := []string{l.Name, l.Method, ranks(l.Rank), count(l.ParamsBefore), count(l.ParamsAfter), count(l.MACsBefore), count(l.MACsAfter), "", "", "", l.Reason}
+		row := []string{l.Name, l.Method, rankText(l.Rank), count(l.ParamsBefore), count(l.ParamsAfter), count(l.MACsBefore), count(l.MACsAfter), "", "", "", l.Reason}
 		if l.Reason == "" {
 			errors.X, errors.Y = append(errors.X, x), append(errors.Y, l.RelError)
 			row[7] = fmt.Sprintf("%.4f", l.RelError)
@@ -170,7 +170,7 @@ func (p *page) addTrain(name string, r *trainReport) error {
 
 func (p *page) addAdapt(name string, r *adaptReport) error {
 	s := section{Title: name}
-	s.fact("adapted by", "%s, rank %s, batch norms %s", r.Method, ranks(r.Rank), r.Norms)
+	s.fact("adapted by", "%s, rank %s, batch norms %s", r.Method, rankText(r.Rank), r.Norms)
 	s.fact("parameters", "%s trained of %s", count(r.ParamsTrainable), count(r.ParamsBase))
 	s.reached(r.Accuracy, r.MIoU, nil, r.Samples)
 	s.fact("trained", "%d epochs of %.1f s", len(r.Epochs), r.SecondsPerEpoch)

@@ -11,17 +11,18 @@ import (
 	"github.com/lowrank-go/lowrank/cpd"
 	"github.com/lowrank-go/lowrank/model"
 	"github.com/lowrank-go/lowrank/model/factors"
+	"github.com/lowrank-go/lowrank/ranks"
 	"github.com/lowrank-go/lowrank/stability"
 	"github.com/lowrank-go/lowrank/tkdcpd"
 )
 
 func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update func(int, int, string), r *decomposeReport, out *model.StateDict) error {
-	modes, ranks, energy, err := f.ranks()
+	modes, err := f.compressed()
 	if err != nil {
 		return err
 	}
 	set := tkdcpd.Settings{
-		Modes: modes, RelError: f.tol, VBMF: f.rank == "vbmf", Precision: f.precision, Workers: f.threads,
+		Modes: modes, RelError: f.tol, VBMF: f.rule.Rule == ranks.VBMF, Precision: f.precision, Workers: f.threads,
 		Fit:   cpd.Settings{Init: cpd.Init(f.init), Starts: f.starts, Seed: f.seed, MaxSweeps: f.sweeps, Tol: f.stop},
 		Plain: f.stability == "none",
 	}
@@ -30,7 +31,7 @@ func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update fun
 	} else {
 		set.Corrected = f.correction
 	}
-	if energy > 0 {
+	if energy := f.rule.Keeps(); energy > 0 {
 		set.RelError = math.Sqrt(1 - energy)
 	}
 	if set.RelError > 0 {
@@ -39,10 +40,10 @@ func (f *decomposeFlags) tkdcpd(ctx context.Context, x *tensor.Dense, update fun
 	if len(modes) == 0 {
 		set.Modes = []int{0, 1}
 	}
-	switch n := len(set.Modes); len(ranks) {
+	switch given, n := f.rule.Fixed, len(set.Modes); len(given) {
 	case 0:
 	case 1, n + 1: // one is for all
-		set.Ranks, set.Rank = ranks[:max(len(ranks)-1, 1)], ranks[len(ranks)-1]
+		set.Ranks, set.Rank = given[:max(len(given)-1, 1)], given[len(given)-1]
 	default:
 		return usagef("--rank %s; want one number, or %d for the modes and then that of the CPD", f.rank, n)
 	}

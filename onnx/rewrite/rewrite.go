@@ -102,8 +102,11 @@ func Compress(ctx context.Context, m *onnx.Model, opt Options) (*Report, error) 
 	if _, err := compress.Layers(ctx, nil, check); err != nil {
 		return nil, err
 	}
-	if opt.Rank.Rule == "" {
+	switch opt.Rank.Rule {
+	case "":
 		opt.Rank.Rule = compress.VBMF
+	case compress.Error:
+		opt.Rank = compress.Rank{Rule: compress.Energy, Value: opt.Rank.Keeps()}
 	}
 	// VBMF's ranks are those of channels.
 	if opt.Method == compress.Auto && opt.Rank.Rule == compress.VBMF {

@@ -17,6 +17,7 @@ import (
 	"github.com/lowrank-go/lowrank/internal/onnxpb"
 	"github.com/lowrank-go/lowrank/internal/ort"
 	"github.com/lowrank-go/lowrank/onnx"
+	"github.com/lowrank-go/lowrank/ranks"
 )
 
 // A model is built node by node.
@@ -155,7 +156,7 @@ func (b *builder) model(ir, opset int64) (*onnx.Model, string) {
 
 func rank(t *testing.T, s string) compress.Rank {
 	t.Helper()
-	r, err := compress.ParseRank(s)
+	r, err := ranks.Parse(s, compress.Rules...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,13 @@
-package peft
+package ranks
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
+
+// ErrBudget is wrapped by errors about budgets that no choice of ranks keeps.
+var ErrBudget = errors.New("the budget cannot be kept")
 
 // Layer is what Allocate knows of one kernel.
 type Layer struct {
@@ -32,21 +36,21 @@ type Layer struct {
 // greedy rule for knapsacks). Of Tucker's, the squares that are left out of all
 // matricisations together bound the squared error (De Lathauwer et al. 2000), and it is
 // this bound that the rule lowers. The budget is exceeded by no bit; where the least ranks
-// alone do, which the error tells, and for values that are not falling, the error wraps
-// ErrSpec.
+// alone do, which the error tells, it wraps ErrBudget, and ErrRule for values that are not
+// falling.
 func Allocate(budget int64, layers []Layer) ([][]int, error) {
 	all := make([]climb, len(layers))
 	least := int64(0)
 	for i, l := range layers {
 		if err := l.check(); err != nil {
-			return nil, fmt.Errorf("%w: layer %d: %w", ErrSpec, i, err)
+			return nil, fmt.Errorf("%w: layer %d: %w", ErrRule, i, err)
 		}
 		all[i] = climb{Layer: l, rank: slices.Repeat([]int{l.Least}, len(l.Singular))}
-		all[i].cost = all[i].price(all[i].rank)
+		all[i].cost = all[i].Price(all[i].rank)
 		least += all[i].cost
 	}
 	if least > budget {
-		return nil, fmt.Errorf("%w: the least ranks of %d layers take %d, above a budget of %d", ErrSpec, len(layers), least, budget)
+		return nil, fmt.Errorf("%w: the least ranks of %d layers take %d, above a budget of %d", ErrBudget, len(layers), least, budget)
 	}
 	rest := budget - least
 	for i := range all {
@@ -63,7 +67,7 @@ func Allocate(budget int64, layers []Layer) ([][]int, error) {
 			break
 		}
 		c := &all[best]
-		if more := c.price(c.next) - c.cost; more <= rest {
+		if more := c.Price(c.next) - c.cost; more <= rest {
 			rest -= more
 			c.cost += more
 			c.rank = c.next
@@ -72,7 +76,7 @@ func Allocate(budget int64, layers []Layer) ([][]int, error) {
 	}
 	ranks := make([][]int, len(layers))
 	for i, c := range all {
-		ranks[i] = c.ranks(c.rank)
+		ranks[i] = c.all(c.rank)
 	}
 	return ranks, nil
 }
@@ -92,25 +96,26 @@ func (l *Layer) check() error {
 		}
 	}
 	ones := slices.Repeat([]int{1}, len(l.Singular))
-	if c := l.Cost(l.ranks(ones)); c < 1 {
+	if c := l.Cost(l.all(ones)); c < 1 {
 		return fmt.Errorf("rank 1 costs %d; want at least 1", c)
 	}
 	return nil
 }
 
-// ranks are the kind's, of those of the matricisations.
-func (l *Layer) ranks(of []int) []int {
+// all are the ranks of the kind, of those of the matricisations.
+func (l *Layer) all(of []int) []int {
 	if l.Tied {
 		return append(slices.Clone(of), slices.Max(of))
 	}
 	return of
 }
 
-func (l *Layer) price(rank []int) int64 {
+// Price is what the layer costs at ranks of its matricisations, nothing where they are 0.
+func (l *Layer) Price(rank []int) int64 {
 	if rank[0] == 0 {
 		return 0
 	}
-	return l.Cost(l.ranks(rank))
+	return l.Cost(l.all(rank))
 }
 
 // climb is a layer on its way up.
@@ -128,7 +133,7 @@ type climb struct {
 func (c *climb) look(rest int64) {
 	c.rate = 0
 	try := func(next []int, gain float64) {
-		if more := c.price(next) - c.cost; more > 0 && more <= rest && gain/float64(more) > c.rate {
+		if more := c.Price(next) - c.cost; more > 0 && more <= rest && gain/float64(more) > c.rate {
 			c.next, c.rate = next, gain/float64(more)
 		}
 	}
@@ -153,54 +158,4 @@ func (c *climb) look(rest int64) {
 			try(next, values[at]*values[at])
 		}
 	}
-}
-
-// NewLayer is the layer of a kernel, with the parameters of the change for its cost: for
-// LoRA, LoRAView, Spatial and the kinds of Tucker the matricisations of ChooseRanks, for
-// CP that of outputs by the rest alone, whose leading R components hold at least what R
-// terms of a CP can. Of a kernel in groups the values are the root sums of squares over
-// the groups, which all have one rank. Of LoRAView a unit of rank is k values together.
-// For a budget of multiply-accumulates put Spec.MACs in place of the cost. The error wraps
-// ErrSpec.
-func NewLayer(spec Spec, kernel []float32) (Layer, error) {
-	k, ok := kinds[spec.Kind]
-	if !ok || k.ranks == 0 || spec.Kind == LoHa {
-		return Layer{}, fmt.Errorf("%w: %s has no rank of singular values", ErrSpec, spec.Kind)
-	}
-	spec.Rank = slices.Repeat([]int{1}, k.ranks)
-	if err := spec.Validate(); err != nil {
-		return Layer{}, err
-	}
-	if len(kernel) != spec.kernelLen() {
-		return Layer{}, fmt.Errorf("%w: a kernel of %v has %d weights, got %d", ErrSpec, spec.Shape, spec.kernelLen(), len(kernel))
-	}
-	mats, unit := spec.matricisations(), 1
-	switch spec.Kind {
-	case CP, CP4:
-		mats = mats[:1]
-	case LoRAView:
-		unit = spec.Shape[2]
-	}
-	l := Layer{Tied: spec.Kind == TKDCPD, Cost: func(rank []int) int64 {
-		s := spec
-		s.Rank = rank
-		return int64(s.Params())
-	}}
-	x := widen[float64](kernel)
-	for _, m := range mats {
-		values, _, _, err := m.spectra(&spec, x)
-		if err != nil {
-			return Layer{}, err
-		}
-		var total []float64
-		for at := 0; at < len(values[0]); at += unit {
-			var part []float64
-			for _, v := range values {
-				part = append(part, v[at:min(at+unit, len(v))]...)
-			}
-			total = append(total, norm(0, part, nil))
-		}
-		l.Singular = append(l.Singular, total)
-	}
-	return l, nil
 }
