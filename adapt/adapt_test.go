@@ -223,11 +223,8 @@ func TestAnAdapterOnItsBaseIsTheAdaptedNetwork(t *testing.T) {
 		if err := back.Check(sd, false); err != nil {
 			t.Fatal(err)
 		}
-		merged, err := peft.Merge(sd, []float64{1}, back.Adapter("task"))
+		merged, _, err := Merge(sd, []Part{{back.Adapter("task"), 1}}, ExtraOnly)
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if err := Graft(merged, back.Adapter("task")); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		net, err := zoo.Load(merged, zoo.Options{})

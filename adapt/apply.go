@@ -35,6 +35,9 @@ func Apply(base *graph.Graph, file *peft.File, names []string, weights []float64
 			weights = append(weights, 1)
 		}
 	}
+	if len(weights) != len(adapters) {
+		return nil, fmt.Errorf("%w: %d weights for %d adapters", ErrOption, len(weights), len(adapters))
+	}
 	sd, err := base.StateDict()
 	if err != nil {
 		return nil, err
@@ -42,17 +45,11 @@ func Apply(base *graph.Graph, file *peft.File, names []string, weights []float64
 	if err := file.Check(sd, false); err != nil {
 		return nil, err
 	}
+	parts := make([]Part, len(adapters))
 	for i, a := range adapters {
-		if i < len(weights) {
-			if err := unweighted(a, weights[i]); err != nil {
-				return nil, err
-			}
-		}
+		parts[i] = Part{a, weights[i]}
 	}
-	if _, err := added(adapters); err != nil {
-		return nil, err
-	}
-	return apply(sd, weights, adapters...)
+	return load(sd, parts...)
 }
 
 // unweighted reports an adapter that extends the network and has another weight than 1.
@@ -63,23 +60,19 @@ func unweighted(a *peft.Adapter, weight float64) error {
 	return nil
 }
 
-// apply is the network of a state dict with adapters in it.
-func apply(sd *model.StateDict, weights []float64, adapters ...*peft.Adapter) (*graph.Graph, error) {
-	merged, err := peft.Merge(sd, weights, adapters...)
+// load is the network of a state dict with parts in it.
+func load(sd *model.StateDict, parts ...Part) (*graph.Graph, error) {
+	merged, _, err := Merge(sd, parts, ExtraOnly)
 	if err != nil {
-		return nil, err
-	}
-	if err := Graft(merged, adapters...); err != nil {
 		return nil, err
 	}
 	return zoo.Load(merged, zoo.Options{})
 }
 
-// Graft puts what adapters extend a network by into its description, in a state dict as
-// graph.Graph.StateDict makes it where the tensors were put already: what peft.Merge, which
-// knows no networks, leaves undone. The error wraps peft.ErrLossy where two adapters have
-// modules at one unit, or both make a segmentation network.
-func Graft(sd *model.StateDict, adapters ...*peft.Adapter) error {
+// addLayers adds the adapters' own layers to the network description in sd, whose tensors
+// are there already. The error wraps peft.ErrLossy where two adapters have modules at one
+// unit, or both make a segmentation network.
+func addLayers(sd *model.StateDict, adapters ...*peft.Adapter) error {
 	e, err := added(adapters)
 	if err != nil {
 		return err

@@ -79,8 +79,9 @@ func norm(x []float32) float64 {
 	return tensorops.Norm(y)
 }
 
-// Merge is a copy of the base's state dict with the parts in it, exactly; see
-// peft.Merge, and ExtraOnly for extra. The rows tell what each part does to each kernel.
+// Merge is a copy of the base's state dict with the parts in it, exactly: the changes of
+// the kernels added up as peft.Add says, tensors in place of the base's as extra says (see
+// ExtraOnly), and the adapters' own layers in the network's description. The rows tell what each part does to each kernel.
 func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict, []Change, error) {
 	rest, owners, err := extras(base, parts, extra)
 	if err != nil {
@@ -93,11 +94,11 @@ func Merge(base *model.StateDict, parts []Part, extra string) (*model.StateDict,
 		bare.Extra = nil
 		weights, adapters = append(weights, p.Weight), append(adapters, &bare)
 	}
-	out, err := peft.Merge(base, weights, adapters...)
+	out, err := peft.Add(base, weights, adapters...)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := Graft(out, owners...); err != nil {
+	if err := addLayers(out, owners...); err != nil {
 		return nil, nil, err
 	}
 	var rows []Change

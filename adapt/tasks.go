@@ -53,7 +53,7 @@ func (t *Tasks) Switch(name string) (*graph.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	return apply(t.sd, []float64{1}, a)
+	return load(t.sd, Part{a, 1})
 }
 
 // Pick is the adapter called name in a file, or, where name is empty, the only one, or the

@@ -153,14 +153,15 @@ func trim(shape []int) []int {
 	return shape
 }
 
-// Merge is a copy of the base with the adapters in it, Σᵢ weights[i]·ΔWᵢ added to
-// every kernel and Extra's tensors in place of the base's. The base keeps every bit,
+// Add is a copy of the base with the adapters in it, Σᵢ weights[i]·ΔWᵢ added to
+// every kernel and Extra's tensors in place of the base's. It works on tensors alone and
+// leaves the network's description as it is: adapt.Merge extends that too. The base keeps every bit,
 // so that to unmerge is to drop the result; changes that are zero, and tensors that
 // nothing changes, keep theirs. With DoRA each adapter's norms are those with the
 // base alone. Tensors that stand in place of others cannot be mixed: two adapters
 // that both have one, or one with a weight other than 1, are an error. So are shapes
 // and names that do not fit the base, which wrap ErrBase.
-func Merge(base *model.StateDict, weights []float64, adapters ...*Adapter) (*model.StateDict, error) {
+func Add(base *model.StateDict, weights []float64, adapters ...*Adapter) (*model.StateDict, error) {
 	if len(weights) != len(adapters) {
 		return nil, fmt.Errorf("%w: %d weights for %d adapters", ErrSpec, len(weights), len(adapters))
 	}

@@ -115,7 +115,7 @@ func ExampleFile() {
 	read, err := peft.Read(path)
 	check(err)
 	check(read.Check(base, false))
-	merged, err := peft.Merge(base, []float64{1}, read.Adapter("letters"))
+	merged, err := peft.Add(base, []float64{1}, read.Adapter("letters"))
 	check(err)
 	head, _ := merged.Get("fc.weight")
 	fmt.Println(merged.Names(), head.Shape)

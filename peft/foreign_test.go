@@ -45,7 +45,7 @@ func stateOf(pairs ...any) *model.StateDict {
 // wantKernel compares a merged kernel with one computed in float64.
 func wantKernel(t *testing.T, base *model.StateDict, a *Adapter, name string, want []float64) {
 	t.Helper()
-	merged, err := Merge(base, []float64{1}, a)
+	merged, err := Add(base, []float64{1}, a)
 	if err != nil {
 		t.Fatal(err)
 	}

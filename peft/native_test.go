@@ -67,7 +67,7 @@ func adapterOf(t testing.TB, name string, specs []Spec, rng *rand.Rand) *Adapter
 // merged is the base with an adapter, kernel by kernel.
 func mergedWith(t testing.TB, sd *model.StateDict, a *Adapter) *model.StateDict {
 	t.Helper()
-	m, err := Merge(sd, []float64{1}, a)
+	m, err := Add(sd, []float64{1}, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestFilesForAnotherBase(t *testing.T) {
 		t.Errorf("shape: %v", err)
 	}
 	other.Delete(moduleName(1) + ".weight")
-	if _, err := Merge(other, []float64{1}, a); !errors.Is(err, ErrBase) {
+	if _, err := Add(other, []float64{1}, a); !errors.Is(err, ErrBase) {
 		t.Errorf("missing: %v", err)
 	}
 	if _, err := NewFile(sd, []string{"nothing"}, a); !errors.Is(err, ErrBase) {
@@ -206,7 +206,7 @@ func TestMergesLeaveTheBaseAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Merge(sd, []float64{1, -2}, a, b)
+	m, err := Add(sd, []float64{1, -2}, a, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,14 +232,14 @@ func TestMergesLeaveTheBaseAlone(t *testing.T) {
 	if fc, _ := m.Get("fc.weight"); !slices.Equal(fc.Shape, []int{3, 4}) {
 		t.Errorf("the head has shape %v", fc.Shape)
 	}
-	if _, err := Merge(sd, []float64{0.5}, a); !errors.Is(err, ErrLossy) {
+	if _, err := Add(sd, []float64{0.5}, a); !errors.Is(err, ErrLossy) {
 		t.Errorf("half a head: %v", err)
 	}
-	if _, err := Merge(sd, []float64{1}, a, b); !errors.Is(err, ErrSpec) {
+	if _, err := Add(sd, []float64{1}, a, b); !errors.Is(err, ErrSpec) {
 		t.Errorf("weights: %v", err)
 	}
 	a.Extra.Set("bn1.weight", &model.Tensor{Shape: []int{5}, Data: make([]float32, 5)})
-	if _, err := Merge(sd, []float64{1}, a); !errors.Is(err, ErrBase) {
+	if _, err := Add(sd, []float64{1}, a); !errors.Is(err, ErrBase) {
 		t.Errorf("norm of 5: %v", err)
 	}
 }

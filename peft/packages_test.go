@@ -128,7 +128,7 @@ func TestPackages(t *testing.T) {
 			}
 		}
 		writePackageCase(t, filepath.Join(dir, "ours", name), a)
-		merged, err := Merge(base, []float64{1}, a)
+		merged, err := Add(base, []float64{1}, a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,7 +203,7 @@ func checkPackages(t *testing.T, dir, expectedFile string) {
 		i := strings.LastIndex(full, "/")
 		name, tensor := full[:i], full[i+1:]
 		if merged[name] == nil {
-			out, err := Merge(base, []float64{1}, readPackageCase(t, filepath.Join(dir, name)))
+			out, err := Add(base, []float64{1}, readPackageCase(t, filepath.Join(dir, name)))
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}

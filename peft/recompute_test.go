@@ -135,7 +135,7 @@ func checkRecomputed(t *testing.T, base *model.StateDict) {
 		key := side + "/" + name
 		if merged[key] == nil {
 			cases++
-			out, err := Merge(base, []float64{1}, readAs(t, filepath.Join(recomputeDir, side, name)))
+			out, err := Add(base, []float64{1}, readAs(t, filepath.Join(recomputeDir, side, name)))
 			if err != nil {
 				t.Fatalf("%s: %v", key, err)
 			}

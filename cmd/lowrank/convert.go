@@ -377,7 +377,7 @@ func (f *convertFlags) native(path string, file *peft.File, t *target, r *conver
 	if file.Base == "" && t != nil {
 		for _, a := range file.Adapters {
 			// Merging finds what does not fit before it is written.
-			if _, err := peft.Merge(t.sd, []float64{1}, a); err != nil {
+			if _, _, err := adapt.Merge(t.sd, []adapt.Part{{Adapter: a, Weight: 1}}, adapt.ExtraOnly); err != nil {
 				return fmt.Errorf("%s on %s: %w", path, t.path, err)
 			}
 		}

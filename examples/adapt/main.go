@@ -70,7 +70,7 @@ func run(ctx context.Context, out string) error {
 	if err := file.Check(tensors, false); err != nil {
 		return err
 	}
-	if tensors, err = peft.Merge(tensors, []float64{1}, file.Adapter("digits")); err != nil {
+	if tensors, _, err = adapt.Merge(tensors, []adapt.Part{{Adapter: file.Adapter("digits"), Weight: 1}}, adapt.ExtraOnly); err != nil {
 		return err
 	}
 	digits, err := zoo.Load(tensors, zoo.Options{})
