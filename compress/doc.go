@@ -38,6 +38,11 @@
 // comes before it, and the last two of a Tucker-2 chain are a reduced-rank regression. The
 // bias of a chain makes the mean of its outputs that of the kernel's.
 //
+// # Tuning
+//
+// [Tune] gets back what compression cost: the batch norms get the statistics of images, and
+// the whole network is trained with what it was for a teacher.
+//
 // # Ranks
 //
 // See [Rank] for the rules: by analytic variational Bayes, by the energy

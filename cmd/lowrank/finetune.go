@@ -1,10 +1,9 @@
 package main
 
 import (
-	"errors"
-
 	"github.com/spf13/cobra"
 
+	"github.com/lowrank-go/lowrank/compress"
 	"github.com/lowrank-go/lowrank/dataset"
 	"github.com/lowrank-go/lowrank/graph"
 	"github.com/lowrank-go/lowrank/train"
@@ -48,47 +47,41 @@ func (f *tuneFlags) check(data, out string) error {
 
 // tune calibrates and fine-tunes the compressed network, which it returns. The checkpoint
 // stays until that is written.
-func (f *compressFlags) tune(cmd *cobra.Command, before, after *graph.Graph, validation dataset.Set, r *compressReport) (*graph.Graph, error) {
-	const batch = 100
+func (f *compressFlags) tune(cmd *cobra.Command, before, after *graph.Graph, validation dataset.Set, r *compressReport) (_ *graph.Graph, err error) {
+	opt := compress.TuneOptions{Teacher: before, Validation: validation, Every: f.every, Resume: f.resume, Workers: f.threads}
+	images := func(most int) (dataset.Set, error) {
+		return dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: most})
+	}
+	line := progressLine(cmd, "calibrate")
 	if f.calibrate > 0 && !f.planning() {
-		set, err := dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: f.calibrate})
-		if err != nil {
+		if opt.Calibrate, err = images(f.calibrate); err != nil {
 			return nil, err
 		}
-		line := progressLine(cmd, "calibrate")
-		err = graph.Calibrate(cmd.Context(), after, set, batch, f.threads, func(done, total int) { line.Update(done, total, "images") })
-		line.Done()
-		if err := errors.Join(err, dataset.Close(set)); err != nil {
-			return nil, err
+		defer dataset.Close(opt.Calibrate)
+		opt.Calibrated = func(done, total int) {
+			if line.Update(done, total, "images"); done == total {
+				line.Done()
+			}
 		}
 	}
-	if f.Epochs == 0 {
-		return after, nil
+	if f.Epochs > 0 {
+		if opt.Data, err = images(f.images); err != nil {
+			return nil, err
+		}
+		defer dataset.Close(opt.Data)
+		f.Seed = f.seed
+		f.Recipe.Batch = f.dataFlags.batch
+		if opt.Recipe, err = f.recipeFor(f.data, after); err != nil {
+			return nil, err
+		}
+		opt.Checkpoint, opt.Log, _ = trainingFiles(f.out)
+		if err := f.begin(opt.Checkpoint); err != nil {
+			return nil, err
+		}
+		opt.Trained, opt.Scored = reports(cmd, "fine-tune", after.Segments())
 	}
-	set, err := dataset.Open(f.data, dataset.Options{Split: dataset.Train, Limit: f.images})
-	if err != nil {
-		return nil, err
-	}
-	defer dataset.Close(set)
-	learner, err := after.NewLearner(graph.LearnerOptions{})
-	if err != nil {
-		return nil, err
-	}
-	f.Seed = f.seed
-	f.Recipe.Batch = f.dataFlags.batch
-	job, err := f.job(cmd, "fine-tune", f.data, after, learner, learner.Net, set, validation, f.threads)
-	if err != nil {
-		return nil, err
-	}
-	if err := teach(job, before); err != nil {
-		return nil, err
-	}
-	job.Checkpoint, job.Log, _ = trainingFiles(f.out)
-	if err := f.begin(job.Checkpoint); err != nil {
-		return nil, err
-	}
-	if r.FineTuning, err = runJob(cmd.Context(), job); err != nil {
-		return nil, err
-	}
-	return learner.Net()
+	net, epochs, err := compress.Tune(cmd.Context(), after, opt)
+	line.Done()
+	r.FineTuning = epochs
+	return net, resumable(cmd.Context(), opt.Checkpoint, err)
 }

@@ -113,10 +113,15 @@ func discard(path string) error {
 // runJob runs a job; where it was interrupted and can go on, its error says so.
 func runJob(ctx context.Context, job *train.Job) ([]train.Epoch, error) {
 	epochs, err := job.Run(ctx)
-	if err != nil && ctx.Err() != nil && job.Checkpoint != "" {
-		err = fmt.Errorf("%w (%w)", err, errResumable)
+	return epochs, resumable(ctx, job.Checkpoint, err)
+}
+
+// resumable says of a run's error whether the run was interrupted and can go on.
+func resumable(ctx context.Context, checkpoint string, err error) error {
+	if err != nil && ctx.Err() != nil && checkpoint != "" {
+		return fmt.Errorf("%w (%w)", err, errResumable)
 	}
-	return epochs, err
+	return err
 }
 
 // drawCurve draws a run's losses.
@@ -322,52 +327,48 @@ func (f *trainFlags) network(args []string, data dataset.Set) (*graph.Graph, err
 
 // job is the job of the flags; learnt makes the network to validate.
 func (f *recipeFlags) job(cmd *cobra.Command, what, spec string, g *graph.Graph, l *graph.Learner, learnt func() (*graph.Graph, error), data, validation dataset.Set, threads int) (*train.Job, error) {
-	recipe := f.Recipe
-	var err error
-	if recipe.Augment, err = parseAugment(f.augment, spec, eval.Small(g)); err != nil {
+	recipe, err := f.recipeFor(spec, g)
+	if err != nil {
 		return nil, err
 	}
+	trained, scored := reports(cmd, what, g.Segments())
+	return &train.Job{
+		Learner: l, Data: data, Preprocess: g.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
+		Progress: trained, Validate: train.Validation(learnt, validation, eval.Options{Workers: threads}, scored),
+	}, nil
+}
+
+// recipeFor is the recipe of the flags for a network and data.
+func (f *recipeFlags) recipeFor(spec string, g *graph.Graph) (train.Recipe, error) {
+	recipe := f.Recipe
+	var err error
+	recipe.Augment, err = parseAugment(f.augment, spec, eval.Small(g))
 	if recipe.Batch == 0 && !eval.Small(g) {
 		recipe.Batch = 32 // of large images
 	}
+	return recipe, err
+}
+
+// reports are what tells of a run's steps and of its validations.
+func reports(cmd *cobra.Command, what string, segments bool) (func(train.Progress), func(eval.Score)) {
 	line := progressLine(cmd, what)
-	out := cmd.ErrOrStderr()
-	program := func() (*graph.Program, error) {
-		net, err := learnt()
-		if err != nil {
-			return nil, err
-		}
-		return net.Compile()
-	}
 	right := "top-1"
-	if g.Segments() {
+	if segments {
 		right = "pixels"
 	}
-	opt := eval.Options{Workers: threads}
-	return &train.Job{
-		Learner: l, Data: data, Preprocess: g.Preprocess, Recipe: recipe, Resume: f.resume, Every: f.every, Workers: threads,
-		Progress: func(p train.Progress) {
-			line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s",
-				p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate))
-		},
-		Validate: func(ctx context.Context) (eval.Score, error) {
-			p, err := program()
-			if err != nil {
-				return eval.Score{}, err
-			}
-			s, err := eval.Evaluate(ctx, p, validation, opt)
-			if err != nil {
-				return s, err
-			}
-			line.Done()
-			reached := fmt.Sprintf("top-1 %.2f %%", 100*s.Accuracy())
-			if s.Segments() {
-				reached = fmt.Sprintf("mean IoU %.2f %%, pixels %.2f %%", 100*s.MeanIoU(), 100*s.Accuracy())
-			}
-			fmt.Fprintf(out, "validation: %s, loss %.4f\n", reached, s.Loss)
-			return s, nil
-		},
-	}, nil
+	trained := func(p train.Progress) {
+		line.Update((p.Epoch-1)*p.Steps+p.Step, p.Epochs*p.Steps, fmt.Sprintf("epoch %d of %d, loss %.3f, %s %.1f %%, %.0f images/s",
+			p.Epoch, p.Epochs, p.Loss, right, 100*p.Accuracy, p.Rate))
+	}
+	scored := func(s eval.Score) {
+		line.Done()
+		reached := fmt.Sprintf("top-1 %.2f %%", 100*s.Accuracy())
+		if s.Segments() {
+			reached = fmt.Sprintf("mean IoU %.2f %%, pixels %.2f %%", 100*s.MeanIoU(), 100*s.Accuracy())
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "validation: %s, loss %.4f\n", reached, s.Loss)
+	}
+	return trained, scored
 }
 
 // preprocessFor is how a new network sees images.

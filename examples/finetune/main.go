@@ -30,21 +30,13 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	results, err := compress.Layers(ctx, compress.Sites(net), compress.Options{
+	small, _, err := compress.Network(ctx, net, compress.Options{
 		Method:    compress.CP,
 		Rank:      compress.Rank{Rule: compress.Ratio, Value: 1. / 3},
 		Stability: 1.02, // corrected, so that it can be fine-tuned
 	})
 	if err != nil {
 		return err
-	}
-	small := net.Clone()
-	for _, r := range results {
-		if r.Reason == "" {
-			if err := small.Replace(r.Name, r.Chain); err != nil {
-				return err
-			}
-		}
 	}
 	test, err := dataset.Open(letters.Data, dataset.Options{Limit: 500})
 	if err != nil {
@@ -70,22 +62,11 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	learner, err := small.NewLearner(graph.LearnerOptions{})
-	if err != nil {
-		return err
-	}
-	teacher, err := net.Compile()
-	if err != nil {
-		return err
-	}
-	job := &train.Job{
-		Learner: learner, Data: data, Preprocess: net.Preprocess, Teacher: teacher.Forward,
+	small, _, err = compress.Tune(ctx, small, compress.TuneOptions{
+		Data: data, Teacher: net,
 		Recipe: train.Recipe{Epochs: 1, Batch: 64, Rate: 0.02, Momentum: 0.9, Warmup: .2, Teaching: .5, Augment: dataset.Augment{Pad: 4}},
-	}
-	if _, err := job.Run(ctx); err != nil {
-		return err
-	}
-	if small, err = learner.Net(); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	return score("fine-tuned", small)
