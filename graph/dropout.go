@@ -1,49 +1,28 @@
 package graph
 
-import (
-	"math/rand/v2"
+import "github.com/lowrank-go/lowrank/internal/nn"
 
-	"github.com/lowrank-go/lowrank/conv"
-)
+func (d *Dropout) kernel(mode) (kernel, error) { return &dropping{of: nn.Dropout{Rate: d.Rate}}, nil }
 
-func (d *Dropout) kernel(mode) (kernel, error) { return &dropping{rate: d.Rate}, nil }
-
-// dropping is dropout in training. Each call draws anew.
+// dropping is dropout in training. Each forward pass has a seed, from which the backward
+// pass knows what was dropped.
 type dropping struct {
-	rate float64
-	src  *rand.PCG
-	keep []float32 // 0 or 1/(1−rate) for each value of the last forward pass
+	of   nn.Dropout
+	last uint64
 }
 
-func (k *dropping) seed(seed uint64) { k.src = rand.NewPCG(seed, 0x64726f70) }
+func (k *dropping) seed(seed uint64) { k.last = seed }
 
 func (*dropping) needs(int) bool { return false }
 
 func (k *dropping) forward(c *call) error {
-	x := c.in[0]
-	c.out = c.out.Resize(x.N, x.H, x.W, x.C)
-	if len(k.keep) < len(x.Data) {
-		k.keep = make([]float32, len(x.Data))
-	}
-	rng := rand.New(k.src)
-	up := float32(1 / (1 - k.rate))
-	for i, v := range x.Data {
-		k.keep[i] = 0
-		if rng.Float64() >= k.rate {
-			k.keep[i] = up
-		}
-		c.out.Data[i] = v * k.keep[i]
-	}
+	c.out = k.of.Forward(c.out, c.in[0], k.last, c.workers)
 	return nil
 }
 
 func (k *dropping) backward(c *call) error {
-	c.contribute(0, func(dst *conv.Map) *conv.Map {
-		dst = dst.Resize(c.dy.N, c.dy.H, c.dy.W, c.dy.C)
-		for i, v := range c.dy.Data {
-			dst.Data[i] = v * k.keep[i]
-		}
-		return dst
-	})
+	if c.dx[0] != nil {
+		c.dx[0] = k.of.Backward(c.dx[0], c.dy, k.last, c.add[0], c.workers)
+	}
 	return nil
 }

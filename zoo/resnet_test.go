@@ -378,21 +378,3 @@ func TestImageNetCheckpointReachesItsAccuracy(t *testing.T) {
 		t.Errorf("top-1 %.3f, top-5 %.3f of %d, want 0.760 and 0.902 of 500", s.Accuracy(), s.Top5Accuracy(), s.Samples)
 	}
 }
-
-func TestStripTakesOnlyWhatAllNamesHave(t *testing.T) {
-	for want, names := range map[string][]string{
-		"conv1.weight":  {"module.model.conv1.weight", "module.model.fc.bias"},
-		"model.fc.bias": {"module.fc.weight", "module.model.fc.bias"},
-		"module.a":      {"module.a", "b"},
-	} {
-		sd := model.NewStateDict()
-		sd.Meta["epoch"] = "3"
-		for _, n := range names {
-			sd.Set(n, &model.Tensor{Data: []float32{1}})
-		}
-		out := Strip(sd)
-		if _, ok := out.Get(want); !ok || out.Len() != len(names) || out.Meta["epoch"] != "3" {
-			t.Errorf("%q became %q, which lacks %q", names, out.Names(), want)
-		}
-	}
-}

@@ -209,21 +209,6 @@ func load(sd *model.StateDict, opt Options) (*graph.Graph, *graph.Reader, error)
 	return b.g, r, nil
 }
 
-// Strip is sd, aliased, without what training wrappers put before every name, such as
-// "module.".
-func Strip(sd *model.StateDict) *model.StateDict {
-	prefix := commonPrefix(sd)
-	out := model.NewStateDict()
-	for k, v := range sd.Meta {
-		out.Meta[k] = v
-	}
-	for _, name := range sd.Names() {
-		t, _ := sd.Get(name)
-		out.Set(strings.TrimPrefix(name, prefix), t)
-	}
-	return out
-}
-
 func commonPrefix(sd *model.StateDict) string {
 	strip := ""
 next:

@@ -1,7 +1,6 @@
 package nn
 
 import (
-	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -61,53 +60,42 @@ func TestDropoutDropsTheRateAndKeepsTheMean(t *testing.T) {
 	for i := range x.Data {
 		x.Data[i] = 1
 	}
-	for _, of := range []DropUnit{DropValues, DropChannels, DropMaps} {
-		d := Dropout{Rate: .25, Of: of}
-		if err := d.Validate(); err != nil {
-			t.Error(err)
+	d := Dropout{Rate: .25}
+	y := d.Forward(nil, x, 7, 2)
+	count := 0
+	for _, v := range y.Data {
+		if v != 0 && math.Abs(float64(v)-4./3) > 1e-6 {
+			t.Fatalf("a value of 1 became %g", v)
 		}
-		y := d.Forward(nil, x, 7, 3, 2)
-		unit := map[DropUnit]func(i int) int{
-			DropValues: func(i int) int { return i }, DropChannels: func(i int) int { return i/(64*32)*32 + i%32 }, DropMaps: func(i int) int { return i / (64 * 32) },
-		}[of]
-		dropped := map[int]bool{}
-		for i, v := range y.Data {
-			if v != 0 && math.Abs(float64(v)-4./3) > 1e-6 {
-				t.Fatalf("a value of 1 became %g", v)
-			}
-			if was, seen := dropped[unit(i)]; seen && was != (v == 0) {
-				t.Fatalf("unit %d is dropped in part", unit(i))
-			}
-			dropped[unit(i)] = v == 0
-		}
-		count := 0
-		for _, d := range dropped {
-			if d {
-				count++
-			}
-		}
-		n := float64(len(dropped))
-		if sigma := math.Sqrt(n * .25 * .75); math.Abs(float64(count)-.25*n) > 4*sigma {
-			t.Errorf("%d of %g units are dropped", count, n)
-		}
-		if again := d.Backward(nil, x, 7, 3, false, 1); !slices.Equal(again.Data, y.Data) {
-			t.Error("the backward pass drops other values")
-		}
-		for _, other := range []*conv.Map{d.Forward(nil, x, 7, 4, 1), d.Forward(nil, x, 8, 3, 1)} {
-			if slices.Equal(other.Data, y.Data) {
-				t.Error("another step or seed drops the same")
-			}
-		}
-		twice := d.Backward(clone(y), x, 7, 3, true, 3)
-		for i, v := range y.Data {
-			if twice.Data[i] != 2*v {
-				t.Fatalf("%g added to itself is %g", v, twice.Data[i])
-			}
+		if v == 0 {
+			count++
 		}
 	}
-	for _, rate := range []float64{-.1, 1, math.NaN()} {
-		if err := (Dropout{Rate: rate}).Validate(); !errors.Is(err, conv.ErrShape) {
-			t.Errorf("a rate of %g: %v", rate, err)
+	n := float64(len(y.Data))
+	if sigma := math.Sqrt(n * .25 * .75); math.Abs(float64(count)-.25*n) > 4*sigma {
+		t.Errorf("%d of %g values are dropped", count, n)
+	}
+	if again := d.Backward(nil, x, 7, false, 1); !slices.Equal(again.Data, y.Data) {
+		t.Error("the backward pass drops other values")
+	}
+	// Seeds that differ anywhere, as those of the passes of a learner do, drop others: two
+	// draws agree where both keep or both drop.
+	for _, seed := range []uint64{8, 7 + 1<<16, 7 + 1<<48} {
+		same := 0
+		for i, v := range d.Forward(nil, x, seed, 1).Data {
+			if v == y.Data[i] {
+				same++
+			}
+		}
+		p := .75*.75 + .25*.25
+		if sigma := math.Sqrt(n * p * (1 - p)); math.Abs(float64(same)-p*n) > 4*sigma {
+			t.Errorf("seed %d agrees with seed 7 in %d of %g values", seed, same, n)
+		}
+	}
+	twice := d.Backward(clone(y), x, 7, true, 3)
+	for i, v := range y.Data {
+		if twice.Data[i] != 2*v {
+			t.Fatalf("%g added to itself is %g", v, twice.Data[i])
 		}
 	}
 }
